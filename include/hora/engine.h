@@ -1,0 +1,125 @@
+#pragma once
+
+#include <chrono>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hora/config.h"
+#include "hora/request.h"
+#include "hora/status.h"
+#include "hora/world.h"
+
+namespace hora {
+
+/// Memory that an operation allocated for its result; freed with std::free.
+struct Buffer {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<void, Free> data;
+  Shape shape;
+  DType dtype = DType::kFloat32;
+};
+
+/// What became of a request. The status is the wait's own return value.
+struct Outcome {
+  std::vector<Buffer> outputs;           ///< for every output that was submitted without memory
+  std::vector<int64_t> received_splits;  ///< alltoall: rows from each member
+  int64_t value = 0;                     ///< add_set: the set's id; join: the last rank to join
+};
+
+/// What this rank has done since it started. Bytes are what this rank sent to others.
+struct Counters {
+  uint64_t requests = 0;       ///< completed, well or not
+  uint64_t errors = 0;         ///< of them, not ok
+  uint64_t buckets = 0;        ///< collectives run
+  uint64_t bytes = 0;          ///< of tensors in them, before compression
+  uint64_t wire_bytes = 0;     ///< sent to other ranks for them
+  uint64_t control_bytes = 0;  ///< sent by the control plane
+};
+
+/// A request that others are late for, told once per stall_warning while it lasts.
+struct Stall {
+  SetId set = 0;
+  std::string name;
+  double seconds = 0;               ///< since this rank submitted it
+  uint32_t missing = 0;             ///< how many ranks have not
+  std::vector<Rank> ranks;          ///< the lowest 16 of them
+  std::vector<std::string> details; ///< parallel to `ranks`: last submit and Python stack, if known
+};
+
+/// One rank's share of the runtime. No global state: a process may hold many.
+///
+/// Threads: any thread may call any member but the destructor.
+/// Errors: before submit() returned ok nothing was queued; after it did, the request completes
+/// exactly once, whatever happens, and its handle is good until it was waited for.
+class Engine {
+ public:
+  /// Meets the other ranks of `config.size` through `config.store` and starts the background
+  /// thread. Waits up to config.start_timeout; the error names who is missing.
+  static Result<std::unique_ptr<Engine>> start(const Config& config);
+
+  /// `size` ranks as threads of this process (config's rank, size and store are ignored).
+  static Result<std::vector<std::unique_ptr<Engine>>> start_local(int size, const Config& config);
+
+  /// shutdown(), and frees the arena.
+  ~Engine();
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const World& world() const;
+  const Config& config() const;
+
+  /// Queues a copy of `request` and returns at once; never touches the network. Errors:
+  /// kInvalidArgument (what and why), kPeerLost or kShutdown if the epoch is over.
+  Result<Handle> submit(const Request& request);
+
+  /// The request ends. Pushes it: what lingers for its bucket goes out alone. Consumes the handle.
+  /// May drive the engine in the calling thread. A signal handler that must run (Ctrl-C) needs
+  /// wait_for() in a loop.
+  Status wait(Handle handle, Outcome* outcome = nullptr);
+
+  /// Like wait(), but gives kTimeout when `timeout` has passed, or EINTR came, and keeps the handle.
+  Status wait_for(Handle handle, std::chrono::milliseconds timeout, Outcome* outcome = nullptr);
+
+  /// Has it ended? Pushes like wait(); does not consume the handle.
+  bool poll(Handle handle);
+
+  /// submit() and wait(), without waking the background thread: the fastest way for one small tensor.
+  Status run(const Request& request, Outcome* outcome = nullptr);
+
+  /// The last gradient of this optimizer's step was submitted: nothing of it lingers any longer.
+  void flush(uint16_t domain);
+
+  /// Memory that the backend can reach in place (DESIGN: the arena), aligned to 64, kept until the
+  /// engine ends. Errors: kOutOfMemory.
+  Result<std::span<std::byte>> allocate(size_t bytes);
+
+  /// Leaves the job: peers' requests that need this rank fail with kPeerLeft, naming it. Bounded by
+  /// half the failure timeout. Idempotent. Handles stay good; requests not ended get kShutdown.
+  Status shutdown();
+
+  /// Why the epoch ended, or ok while it lasts.
+  Status health() const;
+
+  Counters counters() const;
+
+  /// Called from the background thread for every stall report; replaces the default (a warning on
+  /// stderr). Must not call the engine.
+  void on_stall(std::function<void(const Stall&)> report);
+
+  /// Asked, from the background thread, when another rank's stall report names this one: what is it
+  /// doing? Usually the Python stack. At most 4 KiB are used; must return soon.
+  void on_whereabouts(std::function<std::string()> describe);
+
+ private:
+  class Impl;
+  explicit Engine(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hora
