@@ -1,0 +1,115 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "fusion/signature.h"
+
+namespace hora {
+
+/// How ready work is cut into buckets. Only the root's values matter: its decisions travel in the
+/// log.
+struct BucketOptions {
+  uint64_t bucket_bytes = 8 << 20;    ///< fused up to this, split above
+  uint64_t express_bytes = 64 << 10;  ///< up to this work takes lane 0, never behind bulk
+  uint64_t window_bytes = 16 << 20;   ///< issued and unfinished in one lane
+  uint8_t lanes = 3;                  ///< 1: everything takes lane 0
+};
+
+/// One agreed operation, in the bucketer's terms.
+struct ReadyWork {
+  ItemId id = 0;
+  SetId set = 0;
+  uint32_t kind = 0;  ///< work of equal kind may share a collective; 0 travels alone
+  int16_t priority = 0;
+  uint64_t count = 0;  ///< elements
+  uint32_t bytes_each = 1;
+  uint32_t granule = 0;  ///< splits fall on its multiples; 0: never split
+
+  uint64_t bytes() const { return count * bytes_each; }
+};
+
+/// A contiguous run of one operation's elements.
+struct BucketPiece {
+  ItemId id = 0;
+  uint64_t first = 0, count = 0;
+  bool last = false;
+  friend bool operator==(const BucketPiece&, const BucketPiece&) = default;
+};
+
+struct Bucket {
+  SetId set = 0;
+  uint8_t lane = 0;
+  uint64_t bytes = 0;
+  std::vector<BucketPiece> pieces;
+};
+
+/// Turns ready work into fused, split and prioritized buckets. Pure: no clock, ranks or randomness.
+///
+/// Work is taken by priority, then by age. What is larger than a bucket gives one bucketful and
+/// keeps its place, so that urgent work goes between the pieces; what is smaller is fused with
+/// later work of its kind. All pieces of one operation take the same lane, in order.
+class Bucketer {
+ public:
+  static constexpr size_t kMaxPieces = 65'536;
+
+  explicit Bucketer(const BucketOptions& options) : options_(options) {}
+
+  /// The work that an operation of this signature is. Remembers its kind.
+  ReadyWork describe(ItemId id, SetId set, const Signature& signature, int16_t priority);
+
+  /// Forgets kinds; nothing described before may be added afterwards.
+  void forget_kinds() { kinds_.clear(); }
+
+  void add(const ReadyWork& work);
+  bool empty() const { return queue_.empty(); }
+
+  /// Fills `bucket` with the next one whose lane has room, asking room(set, lane, bytes) at most
+  /// once for each lane: what a lane refuses is not overtaken in that lane. False if there is none.
+  template <class Room>
+  bool next(Room&& room, Bucket& bucket);
+
+  /// Groups the work of one step, in the order in which it became ready, into buckets to be kept.
+  /// Work that must travel alone, or would do so, is in none.
+  static std::vector<std::vector<ItemId>> stable_buckets(std::span<const ReadyWork> order,
+                                                         const BucketOptions& options);
+
+ private:
+  struct Queued {
+    ReadyWork work;
+    uint64_t order = 0, first = 0;
+    uint8_t lane = 0;
+    uint64_t bytes_left() const { return (work.count - first) * work.bytes_each; }
+  };
+  void take(size_t lead, Bucket& bucket);
+  uint64_t piece_of(const ReadyWork& work) const;
+  uint8_t lane_of(const ReadyWork& work) const;
+
+  const BucketOptions options_;
+  std::vector<Queued> queue_;  ///< by priority, highest first, then by order
+  uint64_t order_ = 0;
+  std::unordered_map<std::string, uint32_t> kinds_;
+};
+
+template <class Room>
+bool Bucketer::next(Room&& room, Bucket& bucket) {
+  uint64_t full[4] = {};  // a bit for each lane
+  for (size_t lead = 0; lead < queue_.size(); ++lead) {
+    const Queued& queued = queue_[lead];
+    uint64_t& word = full[queued.lane / 64];
+    const uint64_t bit = uint64_t{1} << queued.lane % 64;
+    if (word & bit) continue;
+    if (room(queued.work.set, queued.lane, std::min(queued.bytes_left(), options_.bucket_bytes))) {
+      take(lead, bucket);
+      return true;
+    }
+    word |= bit;
+  }
+  return false;
+}
+
+}  // namespace hora
