@@ -1,0 +1,268 @@
+#include "compressors/chain.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "compressors/text.h"
+
+namespace hora {
+namespace {
+
+/// Settings are tried on this when they are parsed, so that a bad value is found at once.
+constexpr Extent kProbe{.id = 0, .rows = 64, .columns = 1024};
+
+template <class Table>
+auto* lookup(const Table& table, std::string_view name) {
+  const auto found = std::find_if(table.begin(), table.end(),
+                                  [&](const auto& entry) { return entry.name == name; });
+  return found == table.end() ? nullptr : &*found;
+}
+
+template <class Table>
+void add_names(const Table& table, std::vector<std::string_view>& names) {
+  for (const auto& entry : table) names.push_back(entry.name);
+}
+
+/// A preset's chain with the user's keys filled in; those are erased from `keys`.
+std::string expand(const Preset& preset, std::map<std::string, std::string>& keys) {
+  std::string out;
+  std::string_view rest = preset.chain;
+  while (true) {
+    const size_t open = rest.find('{');
+    out += rest.substr(0, open);
+    if (open == std::string_view::npos) return out;
+    const size_t close = rest.find('}', open);
+    const std::string_view slot = rest.substr(open + 1, close - open - 1);
+    rest.remove_prefix(close + 1);
+    const size_t equals = slot.find('=');
+    const auto given = keys.find(std::string(slot.substr(0, equals)));
+    out += given == keys.end() ? slot.substr(equals + 1) : std::string_view(given->second);
+    if (given != keys.end()) keys.erase(given);
+  }
+}
+
+std::vector<std::string_view> preset_keys(const Preset& preset) {
+  std::vector<std::string_view> names;
+  std::string_view rest = preset.chain;
+  for (size_t open; (open = rest.find('{')) != std::string_view::npos;) {
+    rest.remove_prefix(open + 1);
+    names.push_back(rest.substr(0, rest.find('=')));
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string_view name_of(Aggregation how) {
+  constexpr std::string_view kNames[] = {"dense", "linear", "recode", "gather"};
+  return kNames[static_cast<size_t>(how)];
+}
+
+Result<ChainConfig> ChainConfig::parse(std::string_view text) {
+  return parse_sections(split({text, 0}, ';'));
+}
+
+Result<ChainConfig> ChainConfig::parse_bare(Fragment chain) {
+  ChainConfig config;
+  HORA_TRY(config.parse_chain(chain.text, chain.at, false));
+  config.aggregation_ = "auto";
+  HORA_TRY(config.complete());
+  return config;
+}
+
+std::string_view ChainConfig::chain_text() const {
+  return std::string_view(canonical_).substr(0, canonical_.find(';'));
+}
+
+Result<ChainConfig> ChainConfig::parse_sections(const std::vector<Fragment>& sections) {
+  ChainConfig config;
+  bool has_chain = false;
+  for (Fragment section : sections) {
+    const size_t equals = section.text.find('=');
+    const std::string_view key = section.text.substr(0, equals);
+    const bool is_chain = equals == std::string_view::npos || key.find_first_of("+:") != key.npos;
+    if (!is_chain && key != "up") {
+      HORA_TRY(config.parse_section(key, section.text.substr(equals + 1), section.at));
+      continue;
+    }
+    if (!is_chain) section = {section.text.substr(3), section.at + 3};
+    if (has_chain) return text_error(section.at, "a second chain; stages are joined by '+'");
+    has_chain = true;
+    HORA_TRY(config.parse_chain(section.text, section.at, false));
+  }
+  if (!has_chain) return text_error(0, "the chain is missing; write 'none' for no compression");
+  HORA_TRY(config.complete());
+  return config;
+}
+
+Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
+  if (key == "agg") {
+    static const std::vector<std::string_view> kKnown = {"auto", "linear", "recode", "gather"};
+    if (std::find(kKnown.begin(), kKnown.end(), value) == kKnown.end()) {
+      return text_error(at,
+                        fmt::format("no aggregation '{}'{}", value, did_you_mean(value, kKnown)));
+    }
+    aggregation_ = value;
+    aggregation_given_ = true;
+    return {};
+  }
+  if (key == "link" && value == "all") return {};
+  if (key == "link") {
+    return text_error(at,
+                      fmt::format("link={} is not supported yet; every link is compressed", value));
+  }
+  if (key == "down") {
+    return text_error(at, "down= is not supported yet; the way back uses the same chain");
+  }
+  if (key == "rule")
+    return text_error(at, "a rule cannot stand here, only in a job's whole setting");
+  return text_error(at, fmt::format("no section '{}'{}", key,
+                                    did_you_mean(key, {"agg", "link", "up", "down", "rule"})));
+}
+
+Status ChainConfig::parse_chain(std::string_view text, size_t at, bool expanded) {
+  if (!expanded && text == "none") return {};
+  for (const Fragment& item : split({text, at}, '+')) {
+    HORA_TRY(parse_item(item.text, expanded ? at : item.at, expanded));
+  }
+  return {};
+}
+
+Status ChainConfig::parse_item(std::string_view text, size_t at, bool expanded) {
+  const size_t colon = text.find(':');
+  const std::string name(text.substr(0, colon));
+  if (name.empty()) return text_error(at, "the name of a stage is missing");
+  if (name == "none") return text_error(at, "'none' must stand alone");
+  const Preset* preset = expanded ? nullptr : lookup(presets(), name);
+  const Stage* stage = lookup(stages(), name);
+  if (!preset && !stage) {
+    std::vector<std::string_view> names{"none"};
+    add_names(stages(), names);
+    add_names(presets(), names);
+    return text_error(at,
+                      fmt::format("no stage or preset '{}'{}", name, did_you_mean(name, names)));
+  }
+  std::vector<std::string_view> known;
+  if (preset)
+    known = preset_keys(*preset);
+  else
+    add_names(stage->keys, known);
+
+  std::map<std::string, std::string> keys;
+  if (colon != std::string_view::npos) {
+    for (const Fragment& pair : split({text.substr(colon + 1), at + colon + 1}, ',')) {
+      const size_t where = expanded ? at : pair.at, equals = pair.text.find('=');
+      const std::string key(pair.text.substr(0, equals));
+      if (std::find(known.begin(), known.end(), key) == known.end()) {
+        return text_error(
+            where, fmt::format("'{}' has no key '{}'{}", name, key, did_you_mean(key, known)));
+      }
+      const bool bare = equals == std::string_view::npos;
+      if (!bare && equals + 1 == pair.text.size()) {
+        return text_error(where, fmt::format("the value of '{}' is missing", key));
+      }
+      std::string value = bare ? "true" : normal_value(pair.text.substr(equals + 1));
+      if (!keys.emplace(key, std::move(value)).second) {
+        return text_error(where, fmt::format("'{}' is given twice", key));
+      }
+    }
+  }
+  if (preset) {
+    HORA_TRY(parse_chain(expand(*preset, keys), at, true));
+    if (!aggregation_given_ && std::string_view(preset->sections).starts_with("agg=")) {
+      aggregation_ = preset->sections + 4;
+    }
+    return {};
+  }
+  for (const StageKey& key : stage->keys) keys.emplace(key.name, normal_value(key.standard));
+  if (!items_.empty() && lookup(stages(), items_.back().name)->order >= stage->order) {
+    const bool same = lookup(stages(), items_.back().name)->order == stage->order;
+    return text_error(at, fmt::format("'{}' {} '{}'", name, same ? "excludes" : "must come before",
+                                      items_.back().name));
+  }
+  items_.push_back({name, std::move(keys), at});
+  return {};
+}
+
+Status ChainConfig::complete() {
+  write_canonical();
+  if (none()) return {};
+  const auto probe = [&] { return codec(kProbe); };
+  Result<std::unique_ptr<Codec>> tried = probe();
+  if (!tried.ok()) return tried.status();
+  const Stage& first = *lookup(stages(), items_.front().name);
+  const Traits bare = tried.value()->traits();
+  if (!first.remember && !bare.linear && !bare.unbiased) {
+    const Stage& ef = *lookup(stages(), "ef");
+    Item memory{"ef", {}, items_.front().at};
+    for (const StageKey& key : ef.keys) memory.keys.emplace(key.name, normal_value(key.standard));
+    items_.insert(items_.begin(), std::move(memory));
+    tried = probe();
+    if (!tried.ok()) return tried.status();
+  }
+  const Traits traits = tried.value()->traits();
+  if (aggregation_ == "linear" && !traits.linear) {
+    return text_error(0,
+                      "agg=linear needs a chain whose payloads can be added; use recode or gather");
+  }
+  if (aggregation_ == "recode" && (traits.sparse || tried.value()->rounds() > 1)) {
+    return text_error(0, "agg=recode does not suit this chain; leave agg= out");
+  }
+  write_canonical();
+  return {};
+}
+
+void ChainConfig::write_canonical() {
+  canonical_ = none() ? "none" : "";
+  for (const Item& item : items_) {
+    if (!canonical_.empty()) canonical_ += '+';
+    canonical_ += item.name;
+    char separator = ':';
+    for (const auto& [key, value] : item.keys) {
+      canonical_ += fmt::format("{}{}={}", separator, key, value);
+      separator = ',';
+    }
+  }
+  if (!none()) canonical_ += ";agg=" + aggregation_;
+}
+
+Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent) const {
+  HORA_CHECK(!none(), "a chain of none has no codec");
+  Memory memory;
+  std::unique_ptr<Codec> inner;
+  const auto outermost = std::find_if(items_.begin(), items_.end(), [](const Item& item) {
+    return lookup(stages(), item.name)->make != nullptr;
+  });
+  const auto refuse = [](const Item& item, const std::string& why) {
+    return text_error(item.at, fmt::format("'{}': {}", item.name, why));
+  };
+  for (auto item = items_.begin(); item != outermost; ++item) {
+    Keys keys(item->keys);
+    lookup(stages(), item->name)->remember(keys, memory);
+    if (!keys.refused().empty()) return refuse(*item, keys.refused());
+  }
+  if (outermost == items_.end()) {
+    return refuse(items_.front(), "alone compresses nothing; add a stage or write 'none'");
+  }
+  for (auto item = items_.end(); item != outermost;) {
+    --item;
+    Keys keys(item->keys);
+    Binding binding{extent, item == outermost ? memory : Memory(), std::move(inner)};
+    inner = lookup(stages(), item->name)->make(keys, std::move(binding));
+    if (!keys.refused().empty()) return refuse(*item, keys.refused());
+    HORA_CHECK(inner != nullptr, item->name);
+  }
+  return inner;
+}
+
+Aggregation ChainConfig::aggregation(const Traits& traits) const {
+  if (none()) return Aggregation::kDense;
+  if (aggregation_ == "linear") return Aggregation::kLinear;
+  if (aggregation_ == "recode") return Aggregation::kRecode;
+  if (aggregation_ == "gather") return Aggregation::kGather;
+  if (traits.linear) return Aggregation::kLinear;
+  return traits.sparse ? Aggregation::kGather : Aggregation::kRecode;
+}
+
+}  // namespace hora

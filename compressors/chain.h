@@ -1,0 +1,72 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compressors/codec.h"
+#include "compressors/stage.h"
+#include "compressors/text.h"
+
+namespace hora {
+
+/// How a bucket's payloads become a sum on every rank.
+enum class Aggregation : uint8_t {
+  kDense,   ///< no codec: an allreduce of the values themselves
+  kLinear,  ///< payloads are summed as they are, one allreduce for each round
+  kRecode,  ///< parts go to their owners, who add them and encode the sum again
+  kGather,  ///< everybody gets every payload
+};
+std::string_view name_of(Aggregation how);
+
+/// One compression setting: `none`, `onebit`, `ef+topk:ratio=1%;agg=gather`.
+///
+///   setting = section *( ";" section )
+///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" ) | "link=all"
+///   chain   = "none" | item *( "+" item )
+///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
+///
+/// Numbers may end in %, k (1024) or M. Presets are expanded, missing keys written out, and a
+/// biased chain gets `ef` unless it says `noef`. Immutable; copies are deep.
+class ChainConfig {
+ public:
+  ChainConfig() = default;  ///< none
+
+  /// Errors: kInvalidArgument names the character, what is wrong and what was probably meant.
+  static Result<ChainConfig> parse(std::string_view text);
+
+  /// The expanded form; parse(canonical()) is the same setting. Ranks compare this text.
+  const std::string& canonical() const { return canonical_; }
+  std::string_view chain_text() const;  ///< canonical() without its sections
+  bool none() const { return items_.empty(); }
+
+  /// The codec for one tensor; not for none().
+  Result<std::unique_ptr<Codec>> codec(const Extent& extent) const;
+
+  /// What `agg=` says, or what suits the traits. kDense for none().
+  Aggregation aggregation(const Traits& traits) const;
+
+ private:
+  friend class CompressionRules;
+  struct Item {
+    std::string name;
+    std::map<std::string, std::string> keys;
+    size_t at = 0;  ///< where in the text, for messages
+  };
+  static Result<ChainConfig> parse_sections(const std::vector<Fragment>& sections);
+  static Result<ChainConfig> parse_bare(Fragment chain);
+  Status parse_chain(std::string_view text, size_t at, bool expanded);
+  Status parse_item(std::string_view text, size_t at, bool expanded);
+  Status parse_section(std::string_view key, std::string_view value, size_t at);
+  Status complete();
+  void write_canonical();
+
+  std::vector<Item> items_;
+  std::string aggregation_ = "auto";
+  bool aggregation_given_ = false;
+  std::string canonical_ = "none";
+};
+
+}  // namespace hora

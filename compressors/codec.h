@@ -1,0 +1,158 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "compressors/element.h"
+#include "hora/status.h"
+#include "hora/tensor.h"
+
+namespace hora {
+
+/// Everything a step knows that a gradient does not say. The same on all ranks but `rank`.
+struct StepContext {
+  uint64_t seed = 0;
+  uint64_t step = 0;     ///< counts this tensor's exchanges: names the random numbers
+  double epoch = 0;      ///< warm-up schedules read this
+  float rate_ratio = 1;  ///< previous learning rate (times loss scale) over this one
+  int rank = 0, size = 1;
+};
+
+/// What a tensor is, on every rank alike.
+struct Extent {
+  uint64_t id = 0;               ///< a hash of its name: names its random numbers
+  size_t rows = 1, columns = 0;  ///< row-major; a column of the papers is a run of `columns`
+  size_t count() const { return rows * columns; }
+};
+
+/// The extent of tensor `name`: the first dimension makes the rows, the others the columns.
+Extent extent_of(std::string_view name, const Shape& shape);
+
+/// How a slab of state survives a change in the number of ranks.
+enum class Law : uint8_t {
+  kPending,     ///< owed to the model: its mean (or sum) over ranks is kept
+  kOwned,       ///< element i belongs to whoever owns element i: gathered, then split again
+  kReplicated,  ///< equal on all ranks
+  kScratch,     ///< not state
+};
+
+struct SlabSpec {
+  std::string name;
+  size_t count = 0;
+  Law law = Law::kPending;
+};
+
+/// One tensor's state on one rank: named float slabs, and nothing else. Saving, loading, resizing
+/// and reporting need no code from an algorithm.
+struct State {
+  struct Slab {
+    SlabSpec spec;
+    std::vector<float> values;
+  };
+  std::vector<Slab> slabs;
+  uint64_t first = 0;  ///< the tensor element that element 0 of the slabs stands for
+
+  float* find(std::string_view name);  ///< null if there is no such slab
+};
+
+/// Memory that an encoder may use during one call and finds again at the next: no allocation once
+/// the largest tensor has been seen. Aligned to 64.
+class Workspace {
+ public:
+  virtual ~Workspace() = default;
+  virtual std::byte* memory(size_t slot, size_t bytes) = 0;
+  float* floats(size_t slot, size_t count) {
+    return reinterpret_cast<float*>(memory(slot, count * sizeof(float)));
+  }
+  static constexpr size_t kTakeBack =
+      0;  ///< Codec::take_back's own; a codec uses slots from 1 to 7
+};
+
+/// A run of one tensor's elements. `first` is a multiple of the codec's granule.
+struct Piece {
+  const float* input = nullptr;
+  uint64_t first = 0;
+  size_t count = 0;
+};
+
+enum class Drawer : uint64_t { kOwner = 1u << 31 };  ///< below it: the rank
+
+/// Who encodes, in which step, and where.
+struct Turn {
+  const StepContext& step;
+  uint64_t drawer;  ///< a rank, or Drawer::kOwner for a second encoding
+  Workspace& workspace;
+  float input_scale = 1;  ///< multiplies the input before anything else
+  DeviceKind device = DeviceKind::kHost;
+  void* stream = nullptr;
+};
+
+/// Declared by a codec, tested by the conformance suite, and what the choice of aggregation rests
+/// on.
+struct Traits {
+  bool linear = false;        ///< payloads may be added, as wire() elements, and decoded once
+  bool unbiased = false;      ///< E[decode(encode(x))] = x
+  bool contractive = false;   ///< |x - decode(encode(x))|^2 <= (1 - delta) |x|^2, delta > 0
+  bool exact_values = false;  ///< what is sent is sent exactly: p == decoded + e' to the bit
+  bool sparse = false;        ///< selects over a whole piece, decodes few: gather, do not recode
+};
+
+/// Gradient to payload and back, for one tensor. Immutable; everything that changes is in State.
+///
+/// Payload size depends on `count` alone; a codec that selects writes how much it used inside. A
+/// NaN or an Inf poisons its block: it decodes to NaN, and the block's residual stays as it was.
+///
+/// Threads: any; a State and a Workspace are used by one at a time.
+class Codec {
+ public:
+  explicit Codec(const Extent& extent) : extent_(extent) {}
+  virtual ~Codec() = default;
+  const Extent& extent() const { return extent_; }
+
+  virtual Traits traits() const = 0;
+  virtual size_t granule() const = 0;  ///< pieces begin at multiples of this
+  virtual size_t payload_bytes(size_t count) const = 0;
+  virtual std::vector<SlabSpec> slabs(size_t count) const = 0;
+
+  /// Writes payload_bytes(piece.count) bytes, aligned to 4, and settles the memory.
+  virtual void encode(const Turn& turn, const Piece& piece, State& state,
+                      std::byte* payload) const = 0;
+
+  /// sum[i] += scale * decoded[i]. Errors: kCorrupt for a payload that encode() cannot have
+  /// written; then nothing was added.
+  virtual Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t first,
+                            std::span<float> sum, float scale) const = 0;
+
+  /// Puts what `payload` (this state's own, of the last encode of `piece`) says back into the
+  /// memory: all of it, or only where `result` is not finite. For exchanges that failed, and for
+  /// blocks that somebody poisoned. The default adds it to the slab "residual".
+  virtual void take_back(const Turn& turn, const Piece& piece, State& state,
+                         std::span<const std::byte> payload, const float* result = nullptr) const;
+
+  /// Linear codecs only. Their exchange is `rounds` allreduces; next() turns the outcome of one
+  /// round into the payload of the following one; finish() adds `scale` times the decoded outcome
+  /// of the last to `result` (zeros) and settles the memory.
+  virtual int rounds() const { return 1; }
+  virtual DType wire() const { return DType::kUInt8; }
+  virtual size_t round_bytes(int /*round*/, size_t count) const { return payload_bytes(count); }
+  virtual void next(const Turn&, const Piece&, State&, const std::byte* /*outcome*/,
+                    std::byte* /*payload*/) const {}
+  virtual Status finish(const Turn& turn, const Piece& piece, State& state,
+                        std::span<const std::byte> outcome, float* result, float scale) const;
+
+ private:
+  const Extent extent_;
+};
+
+/// Zeros for the slabs of `count` elements from `first` on.
+State make_state(const Codec& codec, uint64_t first, size_t count);
+
+/// The slab's element that stands for the piece's first; null if there is no such slab.
+float* slab_at(State& state, std::string_view slab, const Piece& piece);
+
+}  // namespace hora

@@ -1,0 +1,99 @@
+#include "compressors/dense.h"
+
+#include <fmt/format.h>
+
+namespace hora {
+namespace {
+
+class Dense final : public Codec {
+ public:
+  Dense(const BlockKernels& kernels, size_t bucket, DType wire, const Binding& binding)
+      : Codec(binding.extent),
+        kernels_(kernels),
+        memory_(binding.memory),
+        bucket_(bucket),
+        wire_(wire) {}
+
+  Traits traits() const override {
+    // A sum of halves is rounded where no memory sees it: with a memory it must be recoded.
+    return {.linear = kernels_.promises.linear && !memory_.feedback,
+            .unbiased = kernels_.promises.unbiased && !memory_.feedback,
+            .contractive = kernels_.promises.contractive};
+  }
+  size_t granule() const override { return bucket_; }
+  DType wire() const override { return wire_; }
+
+  size_t payload_bytes(size_t count) const override {
+    return scale_bytes(count) + count / bucket_ * code_bytes(kernels_.bits, bucket_) +
+           code_bytes(kernels_.bits, count % bucket_);
+  }
+
+  std::vector<SlabSpec> slabs(size_t count) const override {
+    if (!memory_.feedback) return {};
+    return {{"residual", count, Law::kPending}};
+  }
+
+  void encode(const Turn& turn, const Piece& piece, State& state,
+              std::byte* payload) const override {
+    float* residual = slab_at(state, "residual", piece);
+    const float rate = memory_.update_units ? turn.step.rate_ratio : 1.0f;
+    const EncodeJob job{.input = piece.input,
+                        .residual = residual,
+                        .scales = reinterpret_cast<float*>(payload),
+                        .codes = reinterpret_cast<uint8_t*>(payload) + scale_bytes(piece.count),
+                        .first = piece.first,
+                        .count = piece.count,
+                        .bucket = static_cast<uint32_t>(bucket_),
+                        .input_scale = turn.input_scale,
+                        .residual_scale = memory_.decay * rate,
+                        .key = make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer),
+                        .mode = residual ? Mode::kFeedback : Mode::kPlain};
+    kernels_.encode(job, turn.stream);
+  }
+
+  Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t,
+                    std::span<float> sum, float scale) const override {
+    if (payload.size() != payload_bytes(sum.size())) {
+      return Status(Code::kCorrupt,
+                    fmt::format("{}: payload has {} bytes for {} elements, not {}", kernels_.family,
+                                payload.size(), sum.size(), payload_bytes(sum.size())));
+    }
+    const auto* scales = reinterpret_cast<const float*>(payload.data());
+    for (size_t i = 0; i < scale_bytes(sum.size()) / sizeof(float); ++i) {
+      if (!is_finite(scales[i]) && bits_of(scales[i]) != kPoison) {
+        return Status(Code::kCorrupt,
+                      fmt::format("{}: a block's scale is not finite", kernels_.family));
+      }
+    }
+    kernels_.decode(
+        {.scales = scales,
+         .codes = reinterpret_cast<const uint8_t*>(payload.data()) + scale_bytes(sum.size()),
+         .sum = sum.data(),
+         .count = sum.size(),
+         .bucket = static_cast<uint32_t>(bucket_),
+         .scale = scale,
+         .overwrite = false},
+        turn.stream);
+    return {};
+  }
+
+ private:
+  size_t scale_bytes(size_t count) const {
+    const size_t blocks = (count + bucket_ - 1) / bucket_;
+    return blocks * static_cast<size_t>(kernels_.scales) * sizeof(float);
+  }
+
+  const BlockKernels& kernels_;
+  const Memory memory_;
+  const size_t bucket_;
+  const DType wire_;
+};
+
+}  // namespace
+
+std::unique_ptr<Codec> make_dense(const BlockKernels& kernels, size_t bucket, DType wire,
+                                  const Binding& binding) {
+  return std::make_unique<Dense>(kernels, bucket, wire, binding);
+}
+
+}  // namespace hora

@@ -1,0 +1,75 @@
+// One bit for each element and two means for each block: the sign, and the mean of either side.
+//
+// Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2014. Biased; contracts. With
+// l1mean both sides share the mean magnitude (EF-signSGD, Karimireddy et al. 2019).
+
+#include "compressors/blocks.h"
+
+namespace hora::HORA_ISA {
+namespace {
+
+struct TwoMean {
+  static constexpr int kBits = 1, kScales = 2, kSums = 3;
+  static constexpr bool kRandom = false;
+  static constexpr Promises kPromises = {.linear = false, .unbiased = false, .contractive = true};
+  using Word = float;
+  using Code = uint8_t;
+  struct Sum {
+    float word[3] =
+        {};  // sum of the upper side, sum of the lower, count of the upper (exact below 2^24)
+  };
+  struct Scale {
+    float above, below;
+  };
+
+  /// All ones below zero. The sign bit decides, so -0 is on the lower side; it adds nothing there.
+  HORA_HD static uint32_t down(float p) {
+    return static_cast<uint32_t>(static_cast<int32_t>(bits_of(p)) >> 31);
+  }
+
+  HORA_HD static void add(Sum& s, float p) {
+    const uint32_t below = down(p);
+    s.word[0] += float_of(bits_of(p) & ~below);
+    s.word[1] += float_of(bits_of(p) & below);
+    s.word[2] += float_of(0x3F800000u & ~below);
+  }
+  HORA_HD static Sum join(Sum a, Sum b) {
+    return {{a.word[0] + b.word[0], a.word[1] + b.word[1], a.word[2] + b.word[2]}};
+  }
+  HORA_HD static Scale fit(Sum s, uint32_t n) {
+    const float up = s.word[2], rest = static_cast<float>(n) - up;
+    if (!is_finite(s.word[0]) || !is_finite(s.word[1]))
+      return {float_of(kPoison), float_of(kPoison)};
+    return {up > 0 ? s.word[0] / up : 0.0f, rest > 0 ? s.word[1] / rest : 0.0f};
+  }
+  HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) { return 1 + down(p); }
+  HORA_HD static float value(uint32_t code, Scale s) {
+    const uint32_t below = code - 1;
+    return float_of((bits_of(s.above) & ~below) | (bits_of(s.below) & below));
+  }
+
+  HORA_HD static bool poisoned(Scale s) { return bits_of(s.above) == kPoison; }
+  HORA_HD static void store(Scale s, float* to) { to[0] = s.above, to[1] = s.below; }
+  HORA_HD static Scale load(const float* from) { return {from[0], from[1]}; }
+};
+
+/// One mean for both sides, so half the work: the sum of magnitudes is all it needs.
+struct L1Mean : TwoMean {
+  static constexpr int kSums = 1;
+  struct Sum {
+    float word[1] = {};
+  };
+  HORA_HD static void add(Sum& s, float p) { s.word[0] += float_of(magnitude_bits(p)); }
+  HORA_HD static Sum join(Sum a, Sum b) { return {{a.word[0] + b.word[0]}}; }
+  HORA_HD static Scale fit(Sum s, uint32_t n) {
+    const float mean = s.word[0] / static_cast<float>(n);
+    if (!is_finite(mean)) return {float_of(kPoison), float_of(kPoison)};
+    return {mean, -mean};
+  }
+};
+
+HORA_QUANTIZER(TwoMean, "twomean");
+HORA_QUANTIZER(L1Mean, "l1mean");
+
+}  // namespace
+}  // namespace hora::HORA_ISA

@@ -1,0 +1,57 @@
+// `quant`: few bits for each element and a scale or two for each block of `bucket` elements.
+// `recon` names the quantizer (a file in kernels/), `round` how it rounds.
+//
+// Preset onebit: Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2014, with blocks
+// in the place of matrix columns. A scale block of `column` is a run of the last dimensions.
+
+#include <fmt/format.h>
+
+#include "compressors/dense.h"
+#include "compressors/registry.h"
+
+namespace hora {
+namespace {
+
+constexpr size_t kShortest = 128, kStandard = 512;
+
+size_t bucket_of(Keys& keys, const Extent& extent) {
+  if (keys.text("bucket") != "column") {
+    const size_t bucket = keys.count("bucket", 32, size_t{1} << 20);
+    if (bucket % kLanes != 0) keys.refuse("bucket must be a multiple of 32, or 'column'");
+    return bucket;
+  }
+  // Shorter columns would send more scales than codes; ends inside a row of lanes would not align.
+  const bool usable = extent.columns >= kShortest && extent.columns % kLanes == 0 &&
+                      extent.columns <= size_t{1} << 20;
+  return usable ? extent.columns : kStandard;
+}
+
+std::unique_ptr<Codec> make(Keys& keys, Binding&& binding) {
+  const std::string_view round = keys.choice("round", {"auto", "nearest", "stochastic"});
+  const std::string_view family = keys.text("recon");
+  const auto bits = static_cast<int>(keys.count("bits", 1, 8));
+  const size_t bucket = bucket_of(keys, binding.extent);
+  const BlockKernels* kernels = nullptr;
+  if (round != "nearest") kernels = find_host_kernels(family, bits, true);
+  if (!kernels && round != "stochastic") kernels = find_host_kernels(family, bits, false);
+  if (kernels) return make_dense(*kernels, bucket, DType::kUInt8, binding);
+
+  std::string known;
+  for (size_t i = 0; i < kernel_count(); ++i) {
+    const BlockKernels& k = *kernel_at(i);
+    if (k.bits > 8) continue;
+    known += fmt::format("{}{} bits={} {}", known.empty() ? "" : ", ", k.family, k.bits,
+                         k.random ? "stochastic" : "nearest");
+  }
+  keys.refuse(fmt::format("no quantizer recon={} with bits={} round={}; there are: {}", family,
+                          bits, round, known));
+  return nullptr;
+}
+
+const RegisterStage quant(
+    {"quant", 4, {{"bits", "4"}, {"bucket", "512"}, {"recon", "levels"}, {"round", "auto"}}, make});
+const RegisterPreset onebit({"onebit", "ef+quant:bits=1,recon=twomean,bucket={bucket=512}",
+                             "agg=recode"});
+
+}  // namespace
+}  // namespace hora

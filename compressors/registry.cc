@@ -1,0 +1,105 @@
+#include "compressors/registry.h"
+
+#include <atomic>
+#include <vector>
+
+namespace hora {
+namespace {
+
+using Isa = BlockKernels::Isa;
+
+// Function-local so that it exists before the first file registers; constant once main() runs.
+std::vector<const BlockKernels*>& table() {
+  static std::vector<const BlockKernels*> kernels;
+  return kernels;
+}
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    return Isa::avx512;
+  }
+  if (__builtin_cpu_supports("avx2")) return Isa::avx2;
+#endif
+  return Isa::base;
+}
+
+std::atomic<Isa>& chosen() {
+  static std::atomic<Isa> isa = best_isa();
+  return isa;
+}
+
+struct Name {
+  std::string_view name;
+  Isa isa;
+};
+constexpr Name kNames[] = {
+    {"base", Isa::base}, {"avx2", Isa::avx2}, {"avx512", Isa::avx512}, {"warp", Isa::warp}};
+
+bool have(Isa isa) {
+  for (const BlockKernels* k : table()) {
+    if (k->isa == isa) return isa == Isa::warp || isa <= best_isa();
+  }
+  return false;
+}
+
+}  // namespace
+
+bool register_kernels(const BlockKernels* kernels) {
+  table().push_back(kernels);
+  return true;
+}
+
+bool choose_kernel_isa(std::string_view name) {
+  if (name == "auto") {
+    chosen() = best_isa();
+    return true;
+  }
+  for (const Name& known : kNames) {
+    if (known.name != name || !have(known.isa)) continue;
+    chosen() = known.isa;
+    return true;
+  }
+  return false;
+}
+
+std::string_view chosen_kernel_isa() {
+  for (const Name& known : kNames) {
+    if (known.isa == chosen()) return known.name;
+  }
+  return "";
+}
+
+const BlockKernels* find_kernels(std::string_view family, int bits, bool random, Isa isa) {
+  for (const BlockKernels* k : table()) {
+    if (k->family == family && k->bits == bits && k->random == random && k->isa == isa) return k;
+  }
+  return nullptr;
+}
+
+const BlockKernels* find_host_kernels(std::string_view family, int bits, bool random) {
+  const Isa wanted = chosen();
+  if (wanted == Isa::warp) return find_kernels(family, bits, random, wanted);
+  const BlockKernels* best = nullptr;
+  for (const BlockKernels* k : table()) {
+    if (k->family != family || k->bits != bits || k->random != random || k->isa > wanted) continue;
+    if (!best || k->isa > best->isa) best = k;
+  }
+  return best;
+}
+
+size_t kernel_count() {
+  size_t count = 0;
+  for (const BlockKernels* k : table()) count += k->isa == Isa::base;
+  return count;
+}
+
+const BlockKernels* kernel_at(size_t index) {
+  for (const BlockKernels* k : table()) {
+    if (k->isa == Isa::base && index-- == 0) return k;
+  }
+  return nullptr;
+}
+
+}  // namespace hora

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "compressors/chain.h"
+#include "compressors/codec.h"
+#include "ops/backend.h"
+#include "ops/lane.h"
+
+namespace hora {
+
+/// One tensor of a bucket, or a run of its elements: where its gradient lies, where the result
+/// goes, and its two memories.
+struct Slot {
+  const Codec* codec = nullptr;      ///< null for kDense
+  const std::byte* input = nullptr;  ///< `count` elements
+  std::byte* result = nullptr;       ///< may be the input
+  DType dtype = DType::kFloat32;  ///< of both; float16, bfloat16 or float32 where there is a codec
+  uint64_t first = 0;             ///< in the tensor; a multiple of the codec's granule
+  size_t count = 0;
+  State* mine = nullptr;   ///< may be null if the codec has no slabs
+  State* owned = nullptr;  ///< kRecode: memory of second encodings, laid out as Stripes says
+};
+
+/// What a bucket computes, over all its slots.
+struct Combine {
+  ReduceOp op = ReduceOp::kAverage;  ///< kSum or kAverage; kDense takes every ReduceOp
+  double prescale = 1, postscale = 1;
+};
+
+/// Sums or averages every slot over the communicator's members: one exchange (or one for each
+/// round) for the whole bucket. Written once for every codec. Payloads are decoded in rank order
+/// and everybody uses the decoded result, so all ranks hold the same bits, whatever the backend,
+/// the bucket or the split of tensors.
+///
+/// Transactional: if the ticket ends with an error, what this rank had put into messages is back in
+/// its memories and the results are undefined. Where a rank's NaN or Inf made a block of the result
+/// NaN, the other ranks' contributions to that block go back into their memories.
+///
+/// Everything borrowed, `step` and `slots` too, must outlive the ticket. Tags are
+/// Tag::of(sequence, 0..). Uses the lane's scratch slots from kAggregateScratch on; allocates
+/// nothing once those have grown. Gives way to control (Lane::pause) every half MiB of gradient,
+/// but not within one slot of a sparse codec.
+Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
+                 std::span<const Slot> slots, const StepContext& step, Combine combine);
+
+constexpr size_t kAggregateScratch = 32;
+
+/// Bytes that a rank sends to others for such a bucket, averaged over ranks.
+uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size);
+
+}  // namespace hora

@@ -1,0 +1,475 @@
+// Goal: whatever the codec, all ranks end with the same bytes, nothing is lost (what went in, with
+// what was owed, is what came out with what is owed now, over ranks and owners), an exchange that
+// fails leaves everything owed, and buckets or split tensors change nothing.
+// Method: ranks over the local backend, driven in turn by one thread (and once by one thread each,
+// for TSan); tensors of 0, 1 and awkward counts; a communicator that fails its k-th call.
+
+#include "ops/aggregate.h"
+
+#include <algorithm>
+#include <functional>
+#include <thread>
+
+#include "compressors/convert.h"
+#include "compressors/state_store.h"
+#include "compressors/stripes.h"
+#include "ops/local/local.h"
+#include "tests/compressors/trial.h"
+
+namespace hora {
+namespace {
+
+/// Fails operation number `fails`, counted from 0, before or after it has run.
+class Faulty final : public Communicator {
+ public:
+  Faulty(std::unique_ptr<Communicator> real, int fails, bool after)
+      : real_(std::move(real)), fails_(fails), after_(after) {}
+  int rank() const override { return real_->rank(); }
+  int size() const override { return real_->size(); }
+  Ticket allreduce(Lane& lane, uint64_t tag, std::span<const Segment> segments,
+                   const Reduction& reduction) override {
+    return checked(real_->allreduce(lane, tag, segments, reduction));
+  }
+  Ticket reduce_scatter(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
+                        std::span<const size_t> counts, const Reduction& reduction) override {
+    return checked(real_->reduce_scatter(lane, tag, input, output, counts, reduction));
+  }
+  Ticket allgather(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
+                   std::span<const size_t> bytes) override {
+    return checked(real_->allgather(lane, tag, input, output, bytes));
+  }
+  Ticket alltoall(Lane& lane, uint64_t tag, const std::byte* input, std::span<const size_t> send,
+                  std::byte* output, std::span<const size_t> receive) override {
+    return checked(real_->alltoall(lane, tag, input, send, output, receive));
+  }
+  Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments, int root) override {
+    return checked(real_->broadcast(lane, tag, segments, root));
+  }
+  Ticket barrier(Lane& lane, uint64_t tag) override { return checked(real_->barrier(lane, tag)); }
+  int calls() const { return calls_; }
+
+ private:
+  Ticket checked(Ticket real) {
+    const bool fails = calls_++ == fails_;
+    if (!fails || after_) HORA_CO_TRY(co_await real);
+    co_return fails ? Status(Code::kPeerLost, "rank 1 was lost (a test)") : Status();
+  }
+  std::unique_ptr<Communicator> real_;
+  int fails_, calls_ = 0;
+  const bool after_;
+};
+
+struct TensorSpec {
+  uint64_t id;
+  size_t count;
+};
+const std::vector<TensorSpec> kTensors = {{1, 5000}, {2, 1200}, {3, 1},
+                                          {4, 3001}, {7, 0},    {8, 513}};
+
+float element(uint64_t tensor, int rank, uint64_t step, size_t i) {
+  const Key key = make_key(9, step, tensor, static_cast<uint64_t>(rank));
+  const float u = unit_interval(random_bits(key, static_cast<uint32_t>(i))) - 0.5f;
+  return u * (1 + static_cast<float>(i % 7));
+}
+
+struct Options {
+  bool fused = true;  // one bucket for all tensors
+  size_t split = 0;   // tensors travel in pieces of so many elements
+  DType dtype = DType::kFloat32;
+  ReduceOp op = ReduceOp::kAverage;
+  double prescale = 1, postscale = 1;
+  bool threads = false;
+  int fails = -1;  // communicator call that fails
+  bool after = false;
+};
+
+/// One job: ranks, tensors, their states, one step after another.
+class Job {
+ public:
+  Job(const std::string& text, int ranks, std::vector<TensorSpec> tensors, Options options)
+      : config_(ChainConfig::parse(text).value()), options_(options), tensors_(std::move(tensors)) {
+    auto hub = local::make_hub(ranks);
+    std::vector<Rank> members;
+    for (Rank r = 0; r < ranks; ++r) members.push_back(r);
+    for (Rank r = 0; r < ranks; ++r) {
+      auto& rank = ranks_.emplace_back(std::make_unique<OneRank>());
+      rank->backend = local::open(hub, r);
+      rank->communicator = std::make_unique<Faulty>(
+          rank->backend->communicator(0, members, 0).value(), options.fails, options.after);
+      for (const TensorSpec& t : tensors_) {
+        rank->codecs.push_back(config_.codec({t.id, 1, t.count}).value());
+        how_ = config_.aggregation(rank->codecs.back()->traits());
+        rank->store.get(0, std::to_string(t.id), *rank->codecs.back(), config_.canonical(),
+                        how_ == Aggregation::kRecode, r, ranks);
+      }
+      rank->gradients.resize(tensors_.size());
+      rank->results.resize(tensors_.size());
+    }
+  }
+
+  int size() const { return static_cast<int>(ranks_.size()); }
+  Aggregation how() const { return how_; }
+  int calls() const { return ranks_[0]->communicator->calls(); }
+  uint64_t sent() const { return sent_; }
+
+  /// Runs one step on given gradients: values[rank][tensor][i].
+  std::vector<Status> step(uint64_t number,
+                           const std::function<float(uint64_t, int, uint64_t, size_t)>& value) {
+    for (int r = 0; r < size(); ++r) {
+      OneRank& rank = *ranks_[static_cast<size_t>(r)];
+      rank.context = {.seed = 42, .step = number, .rank = r, .size = size()};
+      rank.slots.clear();
+      for (size_t t = 0; t < tensors_.size(); ++t) prepare(rank, r, t, number, value);
+    }
+    const size_t buckets = options_.fused ? 1 : ranks_[0]->slots.size();
+    std::vector<Status> outcomes(ranks_.size());
+    for (size_t b = 0; b < buckets; ++b) run_bucket(b, outcomes);
+    return outcomes;
+  }
+
+  /// The result of `tensor` on `rank` as float32.
+  std::vector<float> result(int rank, size_t tensor) const {
+    std::vector<float> wide(tensors_[tensor].count);
+    widen(options_.dtype, ranks_[static_cast<size_t>(rank)]->results[tensor].data(), wide.data(),
+          wide.size());
+    return wide;
+  }
+  std::span<const std::byte> bytes(int rank, size_t tensor) const {
+    return ranks_[static_cast<size_t>(rank)]->results[tensor];
+  }
+
+  /// All that is owed for one element, over ranks and owners.
+  double owed(size_t tensor, size_t i) {
+    double sum = 0;
+    for (const auto& rank : ranks_) {
+      const Codec& codec = *rank->codecs[tensor];
+      TensorState& state = states(*rank, tensor);
+      if (const float* e = state.mine.find("residual")) sum += double{e[i]};
+      const Stripes stripes(codec.extent().id, codec.extent().count(), codec.granule(), size());
+      const float* e = state.owned.find("residual");
+      const int me = rank->communicator->rank();
+      if (e && how_ == Aggregation::kRecode && stripes.owner(i) == me)
+        sum += double{e[stripes.slot(i)]};
+    }
+    return sum;
+  }
+  size_t tensors() const { return tensors_.size(); }
+  size_t count(size_t tensor) const { return tensors_[tensor].count; }
+  uint64_t id(size_t tensor) const { return tensors_[tensor].id; }
+  bool has_memory() { return states(*ranks_[0], 0).mine.find("residual") != nullptr; }
+
+ private:
+  struct OneRank {
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<Faulty> communicator;
+    Lane lane{0};
+    std::vector<std::unique_ptr<Codec>> codecs;
+    StateStore store;
+    StepContext context;
+    uint64_t sequence = 0;
+    std::vector<std::vector<std::byte>> gradients, results;
+    std::vector<Slot> slots;
+  };
+
+  TensorState& states(OneRank& rank, size_t t) {
+    return rank.store.get(0, std::to_string(tensors_[t].id), *rank.codecs[t], config_.canonical(),
+                          how_ == Aggregation::kRecode, rank.communicator->rank(), size());
+  }
+
+  void prepare(OneRank& rank, int r, size_t t, uint64_t number,
+               const std::function<float(uint64_t, int, uint64_t, size_t)>& value) {
+    const size_t count = tensors_[t].count, width = bytes_of(options_.dtype);
+    std::vector<float> wide(count);
+    for (size_t i = 0; i < count; ++i) wide[i] = value(tensors_[t].id, r, number, i);
+    rank.gradients[t].resize(count * width);
+    narrow(options_.dtype, wide.data(), rank.gradients[t].data(), count);
+    rank.results[t] = rank.gradients[t];  // in place: the result takes the gradient's memory
+    TensorState& state = states(rank, t);
+    const size_t piece = options_.split ? options_.split : std::max<size_t>(count, 1);
+    for (size_t first = 0; first < std::max<size_t>(count, 1); first += piece) {
+      std::byte* at = rank.results[t].data() + first * width;
+      rank.slots.push_back({rank.codecs[t].get(), at, at, options_.dtype, first,
+                            std::min(piece, count - first), &state.mine, &state.owned});
+    }
+  }
+
+  Ticket bucket(OneRank& rank, size_t b) {
+    const std::span<const Slot> all(rank.slots);
+    return aggregate(rank.lane, *rank.communicator, ++rank.sequence, how_,
+                     options_.fused ? all : all.subspan(b, 1), rank.context,
+                     {options_.op, options_.prescale, options_.postscale});
+  }
+
+  void run_bucket(size_t b, std::vector<Status>& outcomes) {
+    const std::span<const Slot> all(ranks_[0]->slots);
+    sent_ = wire_bytes(how_, options_.fused ? all : all.subspan(b, 1), size());
+    if (options_.threads) {
+      std::vector<std::jthread> threads;
+      for (auto& rank : ranks_) {
+        threads.emplace_back([&, r = rank.get()] {
+          r->lane.start(bucket(*r, b));
+          while (!r->lane.idle()) {
+            if (!r->lane.progress()) std::this_thread::yield();
+          }
+        });
+      }
+    } else {
+      for (auto& rank : ranks_) rank->lane.start(bucket(*rank, b));
+      for (bool busy = true; busy;) {
+        busy = false;
+        for (auto& rank : ranks_) {
+          if (rank->lane.idle()) continue;
+          rank->lane.progress();
+          busy = true;
+        }
+      }
+    }
+    for (size_t r = 0; r < ranks_.size(); ++r) {
+      Status outcome = ranks_[r]->lane.outcome();
+      if (!outcome.ok()) outcomes[r] = std::move(outcome);
+    }
+  }
+
+  const ChainConfig config_;
+  const Options options_;
+  const std::vector<TensorSpec> tensors_;
+  Aggregation how_ = Aggregation::kDense;
+  std::vector<std::unique_ptr<OneRank>> ranks_;
+  uint64_t sent_ = 0;
+};
+
+void expect_ok(const std::vector<Status>& outcomes) {
+  for (const Status& outcome : outcomes) ASSERT_TRUE(outcome.ok()) << outcome.message();
+}
+
+std::vector<std::vector<float>> results_after(const std::string& text, int ranks, Options options,
+                                              int steps,
+                                              std::vector<TensorSpec> tensors = kTensors) {
+  Job job(text, ranks, std::move(tensors), options);
+  for (int s = 0; s < steps; ++s) expect_ok(job.step(static_cast<uint64_t>(s), element));
+  std::vector<std::vector<float>> all;
+  for (size_t t = 0; t < job.tensors(); ++t) all.push_back(job.result(0, t));
+  return all;
+}
+
+const std::vector<std::string> kChains = {"onebit",
+                                          "onebit;agg=gather",
+                                          "quant:bits=4,round=stochastic",
+                                          "drop",
+                                          "ef+bf16",
+                                          "ef+fp16",
+                                          "fp16",
+                                          "bf16",
+                                          "ef+topk:ratio=5%+quant:bits=4",
+                                          "noef+quant:bits=1,recon=l1mean"};
+
+class AggregateTest : public testing::TestWithParam<std::tuple<std::string, int>> {};
+
+TEST_P(AggregateTest, AllRanksHoldTheSameBytes) {
+  const auto [text, ranks] = GetParam();
+  Job job(text, ranks, kTensors, {});
+  for (uint64_t s = 0; s < 3; ++s) expect_ok(job.step(s, element));
+  for (int r = 1; r < ranks; ++r) {
+    for (size_t t = 0; t < job.tensors(); ++t) {
+      const auto a = job.bytes(0, t), b = job.bytes(r, t);
+      ASSERT_TRUE(std::equal(a.begin(), a.end(), b.begin(), b.end())) << r << " " << t;
+    }
+  }
+}
+
+TEST_P(AggregateTest, NothingIsLostOverRanksAndOwners) {
+  const auto [text, ranks] = GetParam();
+  Job job(text, ranks, kTensors, {.prescale = 0.5});
+  if (!job.has_memory()) GTEST_SKIP() << "no memory";
+  for (uint64_t s = 0; s < 6; ++s) {
+    std::vector<std::vector<double>> in(job.tensors());
+    for (size_t t = 0; t < job.tensors(); ++t) {
+      for (size_t i = 0; i < job.count(t); ++i) {
+        double sum = job.owed(t, i);
+        for (int r = 0; r < ranks; ++r) sum += 0.5 * element(job.id(t), r, s, i);
+        in[t].push_back(sum);
+      }
+    }
+    expect_ok(job.step(s, element));
+    for (size_t t = 0; t < job.tensors(); ++t) {
+      const auto mean = job.result(0, t);
+      for (size_t i = 0; i < job.count(t); ++i) {
+        ASSERT_NEAR(in[t][i], double{mean[i]} * ranks + job.owed(t, i), 1e-4)
+            << s << " " << t << " " << i;
+      }
+    }
+  }
+}
+
+TEST_P(AggregateTest, AFailedExchangeLeavesEverythingOwed) {
+  const auto [text, ranks] = GetParam();
+  for (int fails = 0; fails < 2; ++fails) {
+    for (const bool after : {false, true}) {
+      Job probe(text, ranks, kTensors, {});
+      if (!probe.has_memory()) GTEST_SKIP() << "no memory";
+      expect_ok(probe.step(0, element));
+      const int per_step = probe.calls();
+      if (fails >= per_step) continue;
+      Job job(text, ranks, kTensors, {.fails = per_step + fails, .after = after});
+      expect_ok(job.step(0, element));
+      std::vector<std::vector<double>> in(job.tensors());
+      for (size_t t = 0; t < job.tensors(); ++t) {
+        for (size_t i = 0; i < job.count(t); ++i) {
+          double sum = job.owed(t, i);
+          for (int r = 0; r < ranks; ++r) sum += element(job.id(t), r, 1, i);
+          in[t].push_back(sum);
+        }
+      }
+      for (const Status& outcome : job.step(1, element)) ASSERT_EQ(outcome.code(), Code::kPeerLost);
+      for (size_t t = 0; t < job.tensors(); ++t) {
+        for (size_t i = 0; i < job.count(t); ++i)
+          ASSERT_NEAR(in[t][i], job.owed(t, i), 1e-4) << t << " " << i;
+      }
+    }
+  }
+}
+
+TEST_P(AggregateTest, BucketsDoNotChangeTheResult) {
+  const auto [text, ranks] = GetParam();
+  EXPECT_EQ(results_after(text, ranks, {}, 3), results_after(text, ranks, {.fused = false}, 3));
+}
+
+TEST_P(AggregateTest, SplitTensorsDoNotChangeTheResult) {
+  const auto [text, ranks] = GetParam();
+  if (Trial(text, 10).codec->traits().sparse) GTEST_SKIP() << "selects over the whole piece";
+  const std::vector<TensorSpec> tensors = {{1, 5000}, {6, 70000}};
+  const auto whole = results_after(text, ranks, {}, 2, tensors);
+  EXPECT_EQ(whole, results_after(text, ranks, {.split = 1024}, 2, tensors));
+  EXPECT_EQ(whole, results_after(text, ranks, {.fused = false, .split = 18432}, 2, tensors));
+}
+
+TEST_P(AggregateTest, NotANumberReachesAllAndTheOthersTakeTheirMessagesBack) {
+  const auto [text, ranks] = GetParam();
+  Job job(text, ranks, kTensors, {});
+  expect_ok(job.step(0, element));
+  std::vector<double> in;
+  for (size_t i = 0; job.has_memory() && i < job.count(0); ++i) {
+    double sum = job.owed(0, i);
+    for (int r = 0; r + 1 < ranks; ++r) sum += element(job.id(0), r, 1, i);
+    in.push_back(sum);
+  }
+  expect_ok(job.step(1, [&](uint64_t tensor, int rank, uint64_t step, size_t i) {
+    const bool bad = tensor == 1 && i == 700 && rank + 1 == ranks;
+    return bad ? std::nanf("") : element(tensor, rank, step, i);
+  }));
+  for (int r = 0; r < ranks; ++r) {
+    const auto result = job.result(r, 0);
+    ASSERT_TRUE(std::isnan(result[700]));
+    for (const float v : job.result(r, 1)) ASSERT_TRUE(is_finite(v));
+    for (size_t i = 0; i < in.size(); ++i) {
+      if (!std::isnan(result[i])) continue;
+      ASSERT_NEAR(in[i], job.owed(0, i), 1e-4) << i;  // all but the poisoned rank's own gradient
+    }
+  }
+}
+
+TEST_P(AggregateTest, HalfGradientsAreWidenedAndRoundedOnce) {
+  const auto [text, ranks] = GetParam();
+  for (const DType dtype : {DType::kFloat16, DType::kBFloat16}) {
+    Job narrow_job(text, ranks, kTensors, {.dtype = dtype}), wide_job(text, ranks, kTensors, {});
+    const auto rounded = [&](uint64_t tensor, int rank, uint64_t step, size_t i) {
+      const float x = element(tensor, rank, step, i);
+      std::byte half[2];
+      float back;
+      narrow(dtype, &x, half, 1);
+      widen(dtype, half, &back, 1);
+      return back;
+    };
+    for (uint64_t s = 0; s < 2; ++s) {
+      expect_ok(narrow_job.step(s, rounded));
+      expect_ok(wide_job.step(s, rounded));
+    }
+    for (size_t t = 0; t < kTensors.size(); ++t) {
+      std::vector<std::byte> expected(kTensors[t].count * 2);
+      narrow(dtype, wide_job.result(0, t).data(), expected.data(), kTensors[t].count);
+      const auto got = narrow_job.bytes(0, t);
+      ASSERT_TRUE(std::equal(got.begin(), got.end(), expected.begin(), expected.end()));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AggregateTest,
+                         testing::Combine(testing::ValuesIn(kChains),
+                                          testing::Values(1, 2, 3, 5, 8)),
+                         [](const auto& test) {
+                           return identifier(std::get<0>(test.param)) + "_n" +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
+TEST(Aggregate, ThreadsGiveTheSameBits) {
+  for (const char* text : {"onebit", "drop", "fp16"}) {
+    EXPECT_EQ(results_after(text, 3, {}, 3), results_after(text, 3, {.threads = true}, 3)) << text;
+  }
+}
+
+TEST(Aggregate, SixteenBitSumsAndMeansOfIntegersAreExact) {
+  const auto integer = [](uint64_t, int rank, uint64_t, size_t i) {
+    return static_cast<float>(static_cast<int>(i % 9) + rank);
+  };
+  for (const char* text : {"fp16", "bf16", "ef+fp16", "fp16;agg=gather", "fp16;agg=recode"}) {
+    Job sum(text, 4, kTensors, {.op = ReduceOp::kSum, .prescale = 2, .postscale = 0.25});
+    expect_ok(sum.step(0, integer));
+    Job mean(text, 4, kTensors, {.op = ReduceOp::kAverage});
+    expect_ok(mean.step(0, integer));
+    const auto total = sum.result(1, 0), average = mean.result(1, 0);
+    for (size_t i = 0; i < total.size(); ++i) {
+      ASSERT_EQ(total[i], 0.5f * static_cast<float>(4 * (i % 9) + 6)) << text;
+      ASSERT_EQ(average[i], static_cast<float>(i % 9) + 1.5f) << text;
+    }
+  }
+}
+
+TEST(Aggregate, OneBitSendsAThirtiethOfTheBytes) {
+  Job job("onebit", 4, {{1, 1 << 20}}, {});
+  expect_ok(job.step(0, element));
+  const uint64_t dense = 2 * (uint64_t{4} << 20) * 3 / 4;
+  EXPECT_LT(job.sent(), dense / 28);
+  EXPECT_GT(job.sent(), dense / 29);
+}
+
+/// Ranks disagree about the minimum of sum |x - target|^2 / 2 with curvatures from 0.02 to 1;
+/// gradient descent with a fixed step. Gives the distance of the last quarter's mean from the
+/// optimum.
+double distance_after(const std::string& text, int ranks, int steps) {
+  constexpr size_t kCount = 1024;
+  const auto curvature = [](size_t i) { return 0.02f + 0.98f * static_cast<float>(i % 31) / 30; };
+  const auto target = [](int rank, size_t i) {
+    return static_cast<float>(i % 13) - 6 + 40 * element(77, rank, 0, i);
+  };
+  std::vector<float> x(kCount), late(kCount);
+  Job job(text, ranks, {{1, kCount}}, {});
+  for (int s = 0; s < steps; ++s) {
+    expect_ok(job.step(static_cast<uint64_t>(s), [&](uint64_t, int rank, uint64_t, size_t i) {
+      return curvature(i) * (x[i] - target(rank, i));
+    }));
+    const auto mean = job.result(0, 0);
+    for (size_t i = 0; i < kCount; ++i) {
+      x[i] -= 0.3f * mean[i];
+      if (s >= steps - steps / 4) late[i] += x[i] / static_cast<float>(steps / 4);
+    }
+  }
+  double sum = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    double optimum = 0;
+    for (int r = 0; r < ranks; ++r) optimum += double{target(r, i)} / ranks;
+    sum += (late[i] - optimum) * (late[i] - optimum);
+  }
+  return std::sqrt(sum);
+}
+
+TEST(Training, MemoryFindsTheOptimumThatBiasMisses) {
+  for (const char* chain : {"quant:bits=1,recon=twomean", "topk:ratio=5%"}) {
+    const std::string with = std::string("ef+") + chain, without = std::string("noef+") + chain;
+    const double good = distance_after(with, 4, 1500), bad = distance_after(without, 4, 1500);
+    RecordProperty(identifier(chain), std::to_string(good) + " against " + std::to_string(bad));
+    EXPECT_LT(good, 0.2 * bad) << chain;
+  }
+}
+
+}  // namespace
+}  // namespace hora

@@ -1,0 +1,140 @@
+// Goal: a setting means one thing, says so, and a mistake is pointed at.
+// Method: canonical forms as fixed points; the exact text of messages, which people read.
+
+#include "compressors/rules.h"
+#include "tests/compressors/trial.h"
+
+namespace hora {
+namespace {
+
+TEST(Chain, CanonicalIsAFixedPoint) {
+  auto texts = all_chains();
+  for (const char* more : {"none", "onebit:bucket=column", "up=onebit;agg=gather;link=all",
+                           "ef+topk:ratio=0.1%+fp16", "agg=auto;none"}) {
+    texts.push_back(more);
+  }
+  for (const std::string& text : texts) {
+    const auto config = ChainConfig::parse(text);
+    ASSERT_TRUE(config.ok()) << text << ": " << config.status().message();
+    const auto again = ChainConfig::parse(config.value().canonical());
+    ASSERT_TRUE(again.ok()) << config.value().canonical() << ": " << again.status().message();
+    EXPECT_EQ(again.value().canonical(), config.value().canonical());
+  }
+}
+
+TEST(Chain, PresetsAreExpandedAndKeysWrittenOut) {
+  const auto canonical = [](const char* text) {
+    return ChainConfig::parse(text).value().canonical();
+  };
+  EXPECT_EQ(canonical("none"), "none");
+  EXPECT_EQ(canonical("drop:ratio=1%"), "ef:decay=1,units=grad+topk:ratio=0.01;agg=gather");
+  EXPECT_EQ(canonical("onebit:bucket=2k"),
+            "ef:decay=1,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto;agg=recode");
+  EXPECT_EQ(canonical("topk"), "ef:decay=1,units=grad+topk:ratio=0.01;agg=auto");
+  EXPECT_EQ(canonical("agg=gather;onebit"), canonical("onebit;agg=gather"));
+}
+
+TEST(Chain, MistakesArePointedAt) {
+  const auto message = [](const char* text) { return ChainConfig::parse(text).status().message(); };
+  EXPECT_EQ(message("ef+topq:ratio=1%"),
+            "compression, character 4: no stage or preset 'topq'; did you mean 'topk'?");
+  EXPECT_EQ(message("topk:ratoi=1%"),
+            "compression, character 6: 'topk' has no key 'ratoi'; did you mean 'ratio'?");
+  EXPECT_EQ(message("drop:ratoi=1%"),
+            "compression, character 6: 'drop' has no key 'ratoi'; did you mean 'ratio'?");
+  EXPECT_EQ(message("topk+ef"), "compression, character 6: 'ef' must come before 'topk'");
+  EXPECT_EQ(message("fp16+bf16"), "compression, character 6: 'bf16' excludes 'fp16'");
+  EXPECT_EQ(message(""), "compression, character 1: the name of a stage is missing");
+  EXPECT_EQ(message("ef+"), "compression, character 4: the name of a stage is missing");
+  EXPECT_EQ(message("topk:"), "compression, character 6: 'topk' has no key ''");
+  EXPECT_EQ(message("topk:ratio="), "compression, character 6: the value of 'ratio' is missing");
+  EXPECT_EQ(message("topk:ratio=2%,ratio=1%"), "compression, character 15: 'ratio' is given twice");
+  EXPECT_EQ(message("topk:ratio=2"),
+            "compression, character 1: 'topk': ratio=2 must lie between 1e-09 and 1");
+  EXPECT_EQ(message("ef:units=ton+bf16"),
+            "compression, character 1: 'ef': units=ton must be one of: grad, update");
+  EXPECT_EQ(message("ef"),
+            "compression, character 1: 'ef': alone compresses nothing; add a stage or "
+            "write 'none'");
+  EXPECT_EQ(message("ef+none"), "compression, character 4: 'none' must stand alone");
+  EXPECT_EQ(message("agg=recode"),
+            "compression, character 1: the chain is missing; write 'none' for no compression");
+  EXPECT_EQ(message("onebit;agg=ring"), "compression, character 8: no aggregation 'ring'");
+  EXPECT_EQ(
+      message("onebit;agg=linear"),
+      "compression, character 1: agg=linear needs a chain whose payloads can be added; use recode "
+      "or gather");
+  EXPECT_EQ(
+      message("onebit;down=bf16"),
+      "compression, character 8: down= is not supported yet; the way back uses the same chain");
+  EXPECT_EQ(message("onebit;link=inter"),
+            "compression, character 8: link=inter is not supported yet; every link is compressed");
+  EXPECT_EQ(message("onebit;agr=gather"),
+            "compression, character 8: no section 'agr'; did you mean 'agg'?");
+  EXPECT_EQ(message("onebit;drop"),
+            "compression, character 8: a second chain; stages are joined by '+'");
+  EXPECT_TRUE(message("quant:bits=3")
+                  .starts_with("compression, character 1: 'quant': no quantizer recon=levels with "
+                               "bits=3 round=auto; there are: "));
+}
+
+TEST(Chain, ABiasedChainGetsAMemoryUnlessDeclined) {
+  const auto has_memory = [](const char* text) { return !Trial(text, 100).residual().empty(); };
+  EXPECT_TRUE(has_memory("quant:bits=1,recon=twomean"));
+  EXPECT_FALSE(has_memory("noef+quant:bits=1,recon=twomean"));
+  EXPECT_FALSE(has_memory("quant:bits=4,round=stochastic"));
+  EXPECT_TRUE(has_memory("topk"));
+  EXPECT_FALSE(has_memory("fp16"));
+}
+
+TEST(Chain, TraitsPickTheAggregation) {
+  const auto how = [](const char* text) {
+    Trial trial(text, 100);
+    return trial.config.aggregation(trial.codec->traits());
+  };
+  EXPECT_EQ(how("fp16"), Aggregation::kLinear);
+  EXPECT_EQ(how("ef+fp16"), Aggregation::kRecode);
+  EXPECT_EQ(how("onebit"), Aggregation::kRecode);
+  EXPECT_EQ(how("onebit;agg=gather"), Aggregation::kGather);
+  EXPECT_EQ(how("drop"), Aggregation::kGather);
+  EXPECT_EQ(ChainConfig().aggregation({}), Aggregation::kDense);
+}
+
+TEST(Rules, TheFirstThatMatchesDecides) {
+  const auto rules =
+      parse_rules("onebit;rule=glob*embed*->drop;rule=dim<=1->none;rule=size<4k->bf16;agg=gather")
+          .value();
+  const auto chain = [&](const char* name, const Shape& shape) {
+    return rules.for_tensor(name, shape, DType::kFloat32).chain_text();
+  };
+  EXPECT_EQ(chain("layer.bias", {100000}), "none");
+  EXPECT_EQ(chain("layer.weight", {64, 64}), ChainConfig::parse("onebit").value().chain_text());
+  EXPECT_EQ(chain("layer.weight", {63, 65}), "bf16");
+  EXPECT_EQ(chain("my.embedding", {7}), ChainConfig::parse("drop").value().chain_text());
+  EXPECT_TRUE(rules.for_tensor("layer.weight", {64, 64}, DType::kFloat64).none());
+  EXPECT_TRUE(rules.for_tensor("layer.weight", {64, 64}, DType::kInt32).none());
+  EXPECT_FALSE(rules.for_tensor("layer.weight", {64, 64}, DType::kBFloat16).none());
+  EXPECT_EQ(parse_rules(rules.canonical()).value().canonical(), rules.canonical());
+  EXPECT_TRUE(
+      rules.canonical().ends_with(";rule=glob:*embed*->ef:decay=1,units=grad+topk:ratio=0.01;rule="
+                                  "dim<=1->none;rule=size<4096->bf16"));
+}
+
+TEST(Rules, MistakesArePointedAt) {
+  const auto message = [](const char* text) { return parse_rules(text).status().message(); };
+  EXPECT_EQ(message("bf16;rule=dim<=1"),
+            "compression, character 11: a rule needs '->' and a chain: rule=dim<=1->none");
+  EXPECT_EQ(message("bf16;rule=dims<=1->none"),
+            "compression, character 11: no condition 'dims'; did you mean 'dim'?");
+  EXPECT_EQ(message("bf16;rule=dim<=x->none"),
+            "compression, character 16: 'x' is not a whole number");
+  EXPECT_EQ(message("bf16;rule=dim->none"),
+            "compression, character 14: 'dim' needs <, <=, >, >= or = and a number");
+  EXPECT_EQ(message("bf16;rule=dim<=1->nine"),
+            "compression, character 19: no stage or preset 'nine'; did you mean 'none'?");
+  EXPECT_EQ(message("rule=dim<=1->none"),
+            "compression, character 1: the chain is missing; write 'none' for no compression");
+}
+
+}  // namespace
+}  // namespace hora

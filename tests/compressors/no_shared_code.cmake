@@ -1,0 +1,15 @@
+# An object compiled for AVX must define no weak symbol outside its own namespace: the linker might
+# give it to a machine without AVX.
+if(NOT OBJECTS)
+  message(FATAL_ERROR "no kernel objects to look at")
+endif()
+string(REPLACE "|" ";" objects "${OBJECTS}")
+foreach(object ${objects})
+  execute_process(COMMAND ${NM} -C ${object} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "[^\n]* [WVu] [^\n]*" weak "${symbols}")
+  foreach(symbol ${weak})
+    if(NOT symbol MATCHES "hora::avx(2|512)::")
+      message(FATAL_ERROR "${object} defines ${symbol}")
+    endif()
+  endforeach()
+endforeach()

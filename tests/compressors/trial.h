@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cctype>
+#include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "compressors/chain.h"
+
+namespace hora {
+
+/// Workspace on the heap.
+class HeapWorkspace final : public Workspace {
+ public:
+  std::byte* memory(size_t slot, size_t bytes) override {
+    if (slots_.size() <= slot) slots_.resize(slot + 1);
+    if (slots_[slot].size() * 64 < bytes) slots_[slot] = std::vector<Line>(bytes / 64 + 1);
+    return reinterpret_cast<std::byte*>(slots_[slot].data());
+  }
+
+ private:
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::vector<std::vector<Line>> slots_;
+};
+
+/// Values over many magnitudes, of both signs.
+inline std::vector<float> gradient(size_t count, uint32_t seed) {
+  std::mt19937 engine(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(engine) * std::exp(normal(engine));
+  return values;
+}
+
+/// One codec, one state, one step after another.
+struct Trial {
+  explicit Trial(const std::string& text, size_t count, uint64_t id = 5) : extent{id, 1, count} {
+    const auto parsed = ChainConfig::parse(text);
+    EXPECT_TRUE(parsed.ok()) << text << ": " << parsed.status().message();
+    config = parsed.value();
+    codec = config.codec(extent).value();
+    state = make_state(*codec, 0, count);
+  }
+  Turn turn(uint64_t drawer = 0, float input_scale = 1) {
+    return {context, drawer, workspace, input_scale};
+  }
+  std::vector<std::byte> encode(std::span<const float> g, uint64_t step = 0, uint64_t drawer = 0) {
+    context.step = step;
+    std::vector<std::byte> payload(codec->payload_bytes(g.size()));
+    codec->encode(turn(drawer), {g.data(), 0, g.size()}, state, payload.data());
+    return payload;
+  }
+  std::vector<float> decode(std::span<const std::byte> payload) {
+    std::vector<float> out(extent.count());
+    EXPECT_TRUE(codec->decode_add(turn(), payload, 0, out, 1.0f).ok());
+    return out;
+  }
+  std::vector<float> residual() {
+    const float* e = state.find("residual");
+    return e ? std::vector<float>(e, e + extent.count()) : std::vector<float>();
+  }
+
+  Extent extent;
+  StepContext context{.seed = 42};
+  HeapWorkspace workspace;
+  ChainConfig config;
+  std::unique_ptr<Codec> codec;
+  State state;
+};
+
+inline std::string identifier(std::string text) {
+  for (char& c : text) {
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  }
+  return text;
+}
+
+/// Every preset, every stage with its standard keys, every quantizer, and combinations.
+std::vector<std::string> all_chains();
+
+}  // namespace hora
