@@ -98,7 +98,7 @@ class Lane {
   /// Resumes the operation if what it waits for has come. Returns whether anything moved. When the
   /// operation ends, the lane is idle and outcome() tells how.
   bool progress();
-  Status outcome() { return std::move(outcome_); }
+  Status outcome() { return std::exchange(outcome_, {}); }  ///< once
 
   /// From now on every wait ends at once with `why`, and so do the operations that wait. Bytes that
   /// were already written stay written.
@@ -126,7 +126,7 @@ class Lane {
         poll = [](Waiting*) { return true; };
       }
       bool await_ready() { return false; }
-      void await_suspend(std::coroutine_handle<> suspended) { lane.suspend(*this, suspended); }
+      void await_suspend(std::coroutine_handle<> handle) { lane.suspend(*this, handle); }
       Status await_resume() { return lane.why_; }
       Lane& lane;
     };

@@ -1,0 +1,2 @@
+#define HORA_ISA base
+#include "ops/kernels/reduce_loops.inc"
