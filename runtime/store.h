@@ -10,9 +10,11 @@
 namespace hora {
 
 /// Where ranks leave small values for each other while they find each other: addresses, versions.
-/// Not for data. Keys are set once.
+/// Not for data. Keys are set once; setting one again to the same value is ok.
 ///
-/// Threads: any. Errors: kTimeout names the key that nobody set; kUnavailable: the server is gone.
+/// Threads: any; a get() that waits does not hold up others.
+/// Errors: kTimeout names the key that nobody set; kUnavailable: the server is gone;
+/// kInvalidArgument: too long, or set before to another value; kOutOfMemory: the store is full.
 class Store {
  public:
   virtual ~Store() = default;
@@ -24,14 +26,18 @@ class Store {
 /// For ranks that are threads of one process.
 std::shared_ptr<Store> make_memory_store();
 
-/// Connects to a StoreServer at `address` ("unix:/path"). Only a server of the same user is trusted.
+/// Connects to a StoreServer at `address` ("unix:/path"), and keeps trying until `timeout` has
+/// passed. Only a server of the same user is trusted.
 Result<std::shared_ptr<Store>> connect_store(const std::string& address,
                                              std::chrono::milliseconds timeout);
 
-/// Serves one job's keys on a unix socket, from its own thread, until destroyed; removes the socket.
-/// Peers of another user are refused. Bounded: 4 KiB keys, 1 MiB values, 64 MiB in all.
+/// Serves one job's keys on a unix socket, from its own thread, until destroyed; removes the
+/// socket. Who waits then gets kUnavailable. Peers of another user are refused, and whoever sends
+/// what no client sends is cut off. Bounded: 4 KiB keys, 1 MiB values, 64 MiB in all, 4096
+/// connections.
 class StoreServer {
  public:
+  /// `path` should be in a directory that only this user may enter.
   static Result<std::unique_ptr<StoreServer>> start(const std::string& path);
   virtual ~StoreServer() = default;
   virtual std::string address() const = 0;  ///< for connect_store() and HORA_STORE

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hora/status.h"
@@ -10,31 +11,38 @@
 namespace hora {
 
 /// Every setting of the runtime, as a value. Names, defaults, units and ranges are in settings(),
-/// the one table that also makes docs/environment.md and the launcher's flags.
+/// the one table that also makes docs/environment.md and the launcher's messages.
 struct Config {
-  // Who we are. The launcher sets these; torchrun's and others' variables are understood too.
+  // Who we are. The launcher sets these; torchrun's and Horovod's variables are understood too.
   int rank = 0, size = 1;
-  int local_rank = 0, local_size = 1, cross_rank = 0, cross_size = 1;
-  std::string store;  ///< "unix:/path"; empty: alone
-  std::string job;    ///< names the job in logs and sockets
+  int local_rank = 0, local_size = 1;  ///< among the ranks of this host
+  int cross_rank = 0, cross_size = 1;  ///< this host among the hosts
+  std::string store;                   ///< "unix:/path"; empty: alone
+  std::string job;                     ///< names the job in logs and sockets
+  uint32_t epoch = 1;                  ///< which start within the job; every rank counts alike
 
-  std::string backend = "auto";      ///< auto, shm, gloo
-  std::string compression = "none";  ///< the default chain
+  std::string backend;      ///< auto, shm, gloo
+  std::string compression;  ///< the default chain
+  std::string isa;          ///< auto, base, avx2, avx512
   uint64_t bucket_bytes = 0, express_bytes = 0, window_bytes = 0, arena_bytes = 0;
   int lanes = 0;
   uint64_t cache_capacity = 0;
   double start_timeout = 0, failure_timeout = 0, stall_warning = 0, stall_abort = 0;  ///< seconds
-  double spin = 0;  ///< seconds
+  double spin = 0;                                                                    ///< seconds
   uint64_t seed = 0;
-  std::string isa;        ///< auto, base, avx2, avx512
   std::string log_level;  ///< trace, debug, info, warning, error, off
 
   /// All defaults.
   Config();
 
-  /// Reads the environment. Errors: kInvalidArgument names the variable, what is wrong with its
-  /// value or name, and what was probably meant.
+  /// Reads the environment of this process. Errors: kInvalidArgument has one line for each variable
+  /// that is wrong: its name, what is wrong with it, and what was expected or probably meant.
   static Result<Config> from_environment();
+
+  /// The same for any environment, a list of NAME=VALUE. `origins`, if given, becomes parallel to
+  /// settings(): the variable that each value came from, or "default".
+  static Result<Config> parse(std::span<const std::string> environment,
+                              std::vector<std::string>* origins = nullptr);
 };
 
 /// One row of the table of settings.
@@ -42,11 +50,21 @@ struct Setting {
   const char* name;      ///< "HORA_BUCKET_BYTES"
   const char* type;      ///< "bytes", "seconds", "integer", "text", "choice"
   const char* standard;  ///< the default, as one would write it
-  const char* range;     ///< "64 KiB to 1 GiB", "auto, shm, gloo"
+  const char* range;     ///< "4 KiB to 1 GiB", "auto, shm, gloo"; empty: anything
   const char* help;      ///< one sentence
   const char* alias;     ///< HOROVOD_* name with the same meaning, or ""
 };
 
 std::span<const Setting> settings();
+
+/// What `config` has for `setting`, as one would write it: "8 MiB".
+std::string value_of(const Config& config, const Setting& setting);
+
+/// The settings that must be equal on all ranks, one NAME=VALUE on each line. Ranks compare these
+/// texts when they meet; the first line that differs names the setting at fault.
+std::string digest_text(const Config& config);
+
+/// The environment of this process, as Config::parse() takes it.
+std::vector<std::string> environment();
 
 }  // namespace hora

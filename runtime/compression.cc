@@ -1,0 +1,102 @@
+#include "runtime/compression.h"
+
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace hora {
+namespace {
+
+CompressionRules parsed(std::string_view setting) {
+  auto rules = CompressionRules::parse(setting);
+  HORA_CHECK(rules.ok(), rules.status().message());
+  return std::move(rules).value();
+}
+
+/// Everything that the choice depends on.
+std::string key_of(const Request& request) {
+  std::string key = fmt::format("{}\n{}\n{}", request.chain, request.name,
+                                static_cast<int>(request.inputs[0].dtype));
+  for (const int64_t dim : request.inputs[0].shape) key += fmt::format(",{}", dim);
+  return key;
+}
+
+}  // namespace
+
+Status Compression::check(std::string_view setting) {
+  const auto rules = CompressionRules::parse(setting);
+  if (rules.ok()) return {};
+  return Status(Code::kInvalidArgument, "HORA_COMPRESSION: " + rules.status().message());
+}
+
+Compression::Compression(const Config& config)
+    : seed_(config.seed),
+      rules_(parsed(config.compression)),
+      always_none_(rules_.canonical() == ChainConfig().canonical()) {}
+
+Status Compression::choose(const Request& request, Signature& signature) {
+  if (request.op != Op::kAllreduce || request.inputs.size() != 1) {
+    if (request.chain.empty() || request.chain == "none") return {};
+    if (request.op != Op::kAllreduce)
+      return Status(Code::kInvalidArgument, fmt::format("'{}': only allreduce takes a compression, not {}",
+                                                        request.name, name_of(request.op)));
+  }
+  if (request.inputs.size() != 1) return {};  // a group is agreed as a whole and travels as it is
+  if (request.chain.empty() ? always_none_ : request.chain == "none") return {};
+  if (request.reduce != ReduceOp::kSum && request.reduce != ReduceOp::kAverage) {
+    if (request.chain.empty()) return {};
+    return Status(Code::kInvalidArgument,
+                  fmt::format("'{}': compression works with sum and average, not with {}", request.name,
+                              name_of(request.reduce)));
+  }
+  const std::string key = key_of(request);
+  const std::lock_guard lock(mutex_);
+  auto found = chosen_.find(key);
+  if (found == chosen_.end()) {
+    const CompressionRules* rules = &rules_;
+    if (!request.chain.empty()) {
+      auto known = parsed_.find(request.chain);
+      if (known == parsed_.end()) {
+        auto fresh = CompressionRules::parse(request.chain);
+        if (!fresh.ok()) return fresh.status();
+        known = parsed_.emplace(request.chain, std::move(fresh).value()).first;
+      }
+      rules = &known->second;
+    }
+    Choice choice;
+    HORA_TRY(choose_new(request, *rules, choice));
+    found = chosen_.emplace(key, std::move(choice)).first;
+  }
+  signature.chain = found->second.canonical;
+  signature.granule = found->second.granule;
+  return {};
+}
+
+Status Compression::choose_new(const Request& request, const CompressionRules& rules, Choice& choice) {
+  const Tensor& tensor = request.inputs[0];
+  const ChainConfig& chain = rules.for_tensor(request.name, tensor.shape, tensor.dtype);
+  if (chain.none()) return {};
+  auto codec = chain.codec(extent_of(request.name, tensor.shape));
+  if (!codec.ok()) return codec.status();
+  choice.canonical = chain.canonical();
+  choice.granule = static_cast<uint32_t>(codec.value()->granule());
+  return {};
+}
+
+BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature) {
+  BoundChain& bound = bound_[{set, std::string(name)}];
+  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0]) return &bound;
+  auto config = ChainConfig::parse(signature.chain);
+  HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + signature.chain);
+  auto codec = config.value().codec(extent_of(name, signature.shapes[0]));
+  HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + signature.chain);
+  bound.name = name;
+  bound.chain = signature.chain;
+  bound.shape = signature.shapes[0];
+  bound.how = config.value().aggregation(codec.value()->traits());
+  bound.codec = std::move(codec).value();
+  bound.step = 0;
+  return &bound;
+}
+
+}  // namespace hora

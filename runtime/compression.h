@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "compressors/rules.h"
+#include "compressors/state_store.h"
+#include "fusion/signature.h"
+#include "hora/config.h"
+#include "hora/request.h"
+#include "hora/status.h"
+
+namespace hora {
+
+/// One tensor's chain, bound to its shape and to what it remembers.
+struct BoundChain {
+  std::string name;
+  std::string chain;  ///< canonical
+  Shape shape;
+  std::unique_ptr<Codec> codec;
+  Aggregation how = Aggregation::kDense;
+  uint64_t step = 0;  ///< exchanges of this tensor so far
+};
+
+/// Which chain a request's tensor travels in, and the state of all chains of one rank.
+///
+/// Threads: choose() any; the rest the token holder.
+class Compression {
+ public:
+  /// Whether `setting` can be parsed.
+  static Status check(std::string_view setting);
+
+  /// `config.compression` must have passed check().
+  explicit Compression(const Config& config);
+
+  /// Fills `signature.chain` and `.granule`: the request's own setting or the job's. Errors:
+  /// kInvalidArgument for a setting that cannot be parsed or does not fit.
+  Status choose(const Request& request, Signature& signature);
+
+  /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
+  BoundChain* bind(SetId set, std::string_view name, const Signature& signature);
+
+  StateStore& states() { return states_; }
+  uint64_t seed() const { return seed_; }
+
+ private:
+  struct Choice {
+    std::string canonical;
+    uint32_t granule = 1;
+  };
+  Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
+
+  const uint64_t seed_;
+  const CompressionRules rules_;  ///< the job's
+  const bool always_none_;
+
+  std::mutex mutex_;  ///< guards what follows
+  std::map<std::string, CompressionRules, std::less<>> parsed_;
+  std::unordered_map<std::string, Choice> chosen_;
+
+  StateStore states_;
+  std::map<std::pair<SetId, std::string>, BoundChain, std::less<>> bound_;
+};
+
+}  // namespace hora

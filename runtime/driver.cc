@@ -1,0 +1,338 @@
+#include "runtime/driver.h"
+
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "runtime/tree.h"
+
+namespace hora {
+namespace {
+
+constexpr int kControlArity = 8;
+constexpr int64_t kLookEvery = 10'000'000;  ///< ns; how often a busy driver looks for dead peers
+constexpr int64_t kLongestSleep = 250'000'000;
+constexpr int kPartingTurns = 8;  ///< a waiter takes before it leaves the rest to the thread
+constexpr int kEvents = 16;  ///< dead peers looked at together
+
+int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
+
+Options options_of(const Config& config) {
+  Options options;
+  options.bucket_bytes = config.bucket_bytes;
+  options.express_bytes = config.express_bytes;
+  options.window_bytes = config.window_bytes;
+  options.lanes = static_cast<uint8_t>(config.lanes);
+  options.cache_capacity = config.cache_capacity;
+  options.failure_timeout = nanoseconds(config.failure_timeout);
+  options.leave_timeout = options.failure_timeout / 2;
+  options.stall_after = config.stall_warning > 0 ? nanoseconds(config.stall_warning) : kNever;
+  options.stall_abort = nanoseconds(config.stall_abort);
+  return options;
+}
+
+}  // namespace
+
+Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
+    : compression(config),
+      transport_(std::move(transport)),
+      config_(config),
+      spin_(nanoseconds(config.spin)),
+      clock_(clock),
+      log_(std::move(log)),
+      watched_(::epoll_create1(EPOLL_CLOEXEC)) {
+  const World& world = transport_.world;
+  const auto tree = make_tree(transport_.hosts, kControlArity);
+  negotiator_ = std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(),
+                                             world.epoch, options_of(config), clock_.now());
+  const LaneRunner::Context context{
+      negotiator_->cache(), operations,  *transport_.backend, compression, counters_, world.rank,
+      [this](SetId set) { return negotiator_->members(set); }};
+  for (int lane = 0; lane < config.lanes; ++lane)
+    lanes_.push_back(std::make_unique<LaneRunner>(lane, context));
+  const auto watch = [this](int descriptor) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = descriptor;
+    ::epoll_ctl(watched_, EPOLL_CTL_ADD, descriptor, &event);
+  };
+  watch(transport_.channel->bell().eventfd());
+  for (const int descriptor : transport_.channel->watched()) watch(descriptor);
+  transport_.channel->bell().arm();
+}
+
+Driver::~Driver() { ::close(watched_); }
+
+void Driver::forget_in_child() {
+  ::close(watched_);
+  transport_.channel->forget_in_child();
+}
+
+bool Driver::step() {
+  bool moved = take_requests();
+  moved |= take_frames();
+  dirty_ |= moved;
+  const int64_t now = clock_.now();
+  if (now - looked_at_ > kLookEvery) {
+    looked_at_ = now;
+    take_lost();
+    if (const Status corrupt = transport_.channel->corrupt(); !corrupt.ok() && !closed_) {
+      inputs_.lost.push_back({transport_.world.rank, corrupt.message()});
+      dirty_ = true;
+    }
+    if (data_error_ && now - data_error_->since > nanoseconds(config_.failure_timeout) / 10) {
+      inputs_.lost.push_back({transport_.world.rank, fmt::format("'{}' failed here: {}",
+                              data_error_->what, data_error_->status.message())});
+      dirty_ = true;
+    }
+  }
+  if (dirty_ || now >= wake_at_) {
+    dirty_ = false;
+    for (size_t i = 0; i < arrived_; ++i)
+      inputs_.messages.push_back({frames_[i].from, frames_[i].bytes});
+    arrived_ = 0;
+    negotiator_->step(now, inputs_, outputs_);
+    inputs_.clear();
+    wake_at_ = outputs_.wake_at;
+    deliver();
+    moved = true;
+  }
+  if (!all_sent_) all_sent_ = transport_.channel->flush();
+  moved |= run_lanes();
+  return moved;
+}
+
+bool Driver::take_frames() {
+  return transport_.channel->receive([this](Rank from, std::string_view frame) {
+    if (arrived_ == frames_.size()) frames_.emplace_back();
+    Frame& kept = frames_[arrived_++];
+    kept.from = from;
+    kept.bytes.assign(frame);
+  });
+}
+
+bool Driver::take_requests() {
+  bool any = false;
+  RequestQueue::Command command;
+  while (queue.pop(command)) {
+    any = true;
+    switch (command.kind) {
+      case RequestQueue::Kind::kSubmit: {
+        Operation& operation = operations.at(command.value);
+        const Submission& submission = operation.submission;
+        last_name_.assign(submission.name);
+        last_submit_ = operation.submitted_at;
+        if (operation.request.op == Op::kJoin)
+          inputs_.joins.push_back({submission.set, submission.handle});
+        else
+          inputs_.requests.push_back(&submission);
+        break;
+      }
+      case RequestQueue::Kind::kPush: {
+        const Operation& operation = operations.at(command.value);
+        if (!operation.done()) inputs_.waits.push_back(&operation.submission);
+        break;
+      }
+      case RequestQueue::Kind::kFlush:
+        inputs_.flushes.push_back(static_cast<uint16_t>(command.value));
+        break;
+      case RequestQueue::Kind::kLeave: inputs_.leave = true; break;
+    }
+  }
+  return any;
+}
+
+void Driver::take_lost() {
+  if (closed_) return;
+  epoll_event events[kEvents];
+  const int count = ::epoll_wait(watched_, events, kEvents, 0);
+  bool any = false;
+  for (int i = 0; i < count; ++i) {
+    if (events[i].data.fd == transport_.channel->bell().eventfd()) continue;
+    ::epoll_ctl(watched_, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
+    any = true;
+  }
+  if (!any) return;
+  auto lost = transport_.channel->lost();
+  take_frames();  // what a peer wrote before it went comes first: it may have said good-bye
+  for (auto& each : lost) inputs_.lost.push_back({each.rank, std::move(each.cause)});
+  dirty_ = true;
+}
+
+// Frames first, so that peers go on; then plans to their lanes; then completions, whose owners may
+// submit again at once.
+void Driver::deliver() {
+  for (const auto& send : outputs_.sends) {
+    counters_.control_bytes += send.bytes.size();
+    const Status sent = transport_.channel->send(send.to, send.bytes);
+    if (!sent.ok() && !closed_) {
+      inputs_.lost.push_back({send.to, sent.message()});
+      dirty_ = true;
+    }
+    all_sent_ = false;
+  }
+  for (const Plan& plan : outputs_.plans) lanes_[plan.lane]->push(plan);
+  if (outputs_.aborted)
+    end_epoch(Status(Code::kPeerLost,
+                     fmt::format("lost rank {}: {}", outputs_.why.culprit, outputs_.why.cause)));
+  for (const auto& done : outputs_.completions)
+    if (Operation* operation = operations.find(done.handle))
+      complete(operation, done.status, done.value);
+  for (const auto& stall : outputs_.stalls) report(stall);
+  for (const auto& ask : outputs_.asks) answer(ask);
+  if (outputs_.closed && !closed_) {
+    closed_ = true;
+    if (health().ok()) {
+      const std::lock_guard lock(shared_);
+      health_ = Status(Code::kShutdown, "this engine has shut down");
+    }
+    ended_.store(true, std::memory_order_release);
+  }
+}
+
+bool Driver::run_lanes() {
+  bool moved = false;
+  for (const auto& lane : lanes_) {
+    if (!lane->idle()) moved |= lane->progress();
+    if (!lane->ended().empty()) {
+      take_ended(*lane);
+      moved = true;
+    }
+  }
+  if (ended() && !swept_ &&
+      std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->idle(); }))
+    sweep();
+  return moved;
+}
+
+void Driver::take_ended(LaneRunner& lane) {
+  for (auto& ended : lane.ended()) {
+    inputs_.finished.push_back(ended.sequence);
+    dirty_ = true;
+    if (ended.status.ok() || this->ended()) {
+      const Status status = ended.status.ok() ? ended.status : health();
+      for (Operation* operation : ended.completed) complete(operation, status);
+      continue;
+    }
+    // Symptoms of one cause: the first is remembered, and all wait for the verdict.
+    if (!data_error_) {
+      data_error_ = DataError{ended.status, ended.what, clock_.now(), {}};
+      log_.debug("'{}' failed: {}", ended.what, ended.status.message());
+    }
+    for (Operation* operation : ended.completed) data_error_->held.push_back(operation);
+  }
+  lane.ended().clear();
+}
+
+void Driver::end_epoch(const Status& why) {
+  {
+    const std::lock_guard lock(shared_);
+    if (health_.ok()) health_ = why;
+  }
+  ended_.store(true, std::memory_order_release);
+  for (const auto& lane : lanes_) lane->abort(why);
+  if (!data_error_) return;
+  for (Operation* operation : data_error_->held) complete(operation, why);
+  data_error_.reset();
+}
+
+void Driver::complete(Operation* operation, const Status& status, int64_t value) {
+  if (operation->done()) return;
+  if (operation->request.op == Op::kAddSet || operation->request.op == Op::kJoin)
+    operation->outcome.value = value;
+  operation->status = status;
+  ++counters_.requests;
+  if (!status.ok()) ++counters_.errors;
+  Operation* next = operation->name ? names.end(operation->name) : nullptr;
+  operation->complete();
+  if (!next) return;
+  inputs_.requests.push_back(&next->submission);
+  dirty_ = true;
+}
+
+// A request some of whose slices have run and whose others never will has nobody else to end it.
+void Driver::sweep() {
+  swept_ = true;
+  for (uint32_t i = 0; i < operations.made(); ++i) {
+    Operation& operation = operations.at(i);
+    if (operation.handed && operation.state.load(std::memory_order_acquire) == Operation::kPending)
+      complete(&operation, health());
+  }
+}
+
+bool Driver::finished() const {
+  return closed_ && all_sent_ && !dirty_ && queue.empty() &&
+         std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->idle(); });
+}
+
+void Driver::leave() {
+  transport_.channel->bell().arm();
+  for (int turn = 0; step(); ++turn) {
+    if (turn < kPartingTurns) continue;
+    wake();
+    break;
+  }
+  const std::lock_guard lock(shared_);
+  published_ = counters_;
+}
+
+void Driver::wake() {
+  const Bell bell = transport_.channel->bell();
+  bell.arm();
+  bell.ring();
+}
+
+bool Driver::sleep(int64_t timeout_ns) const {
+  const int64_t bounded = std::clamp<int64_t>(timeout_ns, 0, kLongestSleep);
+  epoll_event event;
+  return ::epoll_wait(watched_, &event, 1, static_cast<int>((bounded + 999'999) / 1'000'000)) >= 0;
+}
+
+void Driver::awake() {
+  const Bell bell = transport_.channel->bell();
+  bell.disarm();
+  bell.drain();
+  looked_at_ = 0;
+}
+
+Status Driver::health() const {
+  const std::lock_guard lock(shared_);
+  return health_;
+}
+
+Result<std::span<std::byte>> Driver::allocate(size_t bytes) {
+  constexpr size_t kAlign = 64;
+  const std::lock_guard lock(shared_);
+  auto arena = transport_.backend->arena(bytes);
+  if (!arena.ok() || arena.value().data() != nullptr || bytes == 0) return arena;
+  const size_t rounded = (bytes + kAlign - 1) / kAlign * kAlign;
+  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kAlign, rounded));
+  if (!memory) return Status(Code::kOutOfMemory, fmt::format("no memory for {} bytes", bytes));
+  std::fill_n(memory, rounded, std::byte{});
+  plain_.emplace_back(memory);
+  return std::span(memory, bytes);
+}
+
+Counters Driver::counters() {
+  if (token.try_lock()) {
+    const Counters now = counters_;
+    token.unlock();
+    return now;
+  }
+  const std::lock_guard lock(shared_);
+  return published_;
+}
+
+void Driver::on_stall(std::function<void(const Stall&)> report) {
+  const std::lock_guard lock(shared_);
+  stall_ = std::move(report);
+}
+
+void Driver::on_whereabouts(std::function<std::string()> describe) {
+  const std::lock_guard lock(shared_);
+  whereabouts_ = std::move(describe);
+}
+
+}  // namespace hora

@@ -1,0 +1,183 @@
+#pragma once
+
+#include <sched.h>
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "hora/engine.h"
+#include "ops/backend.h"
+#include "ops/relax.h"
+#include "runtime/clock.h"
+#include "runtime/compression.h"
+#include "runtime/control_channel.h"
+#include "runtime/lane_runner.h"
+#include "runtime/log.h"
+#include "runtime/name_table.h"
+#include "runtime/negotiator.h"
+#include "runtime/operation.h"
+#include "runtime/request_queue.h"
+
+namespace hora {
+
+/// What an engine stands on: how control frames travel, how data travels, and who is there.
+struct Transport {
+  World world;
+  std::vector<int> hosts;  ///< the host of each rank, for the control tree
+  std::unique_ptr<ControlChannel> channel;
+  std::unique_ptr<Backend> backend;
+  std::shared_ptr<void> keep;  ///< whatever must outlive both
+};
+
+/// The one loop of an engine: requests in, frames in and out, plans to lanes, lanes forward,
+/// completions out. Never blocks but in sleep().
+///
+/// Threads: everything below `token` belongs to whoever holds it: the engine's own thread, or a
+/// caller that waits. The rest says so.
+class Driver {
+ public:
+  Driver(Transport transport, const Config& config, const Clock& clock, Log log);
+  ~Driver();
+
+  std::mutex token;
+
+  /// One turn. Returns whether anything moved. Token holder.
+  bool step();
+
+  /// Drives until `done()` or until nothing has moved for the time that a wait yields. Returns
+  /// done(). Token holder.
+  template <class Done>
+  bool spin(Done done) {
+    int64_t idle_since = 0;
+    for (int idle = 0; !done(); ++idle) {
+      if (step()) {
+        idle = 0;
+      } else if (idle < kPauses) {
+        cpu_relax();
+      } else {
+        const int64_t now = clock_.now();
+        if (idle == kPauses) idle_since = now;
+        if (now - idle_since >= spin_) return false;
+        ::sched_yield();
+      }
+    }
+    return true;
+  }
+
+  /// Drives until `done()` or `deadline`, and sleeps when nothing moves. Token holder. False if a
+  /// signal came while it slept.
+  template <class Done>
+  bool drive(Done done, int64_t deadline) {
+    while (!spin(done)) {
+      transport_.channel->bell().arm();
+      const int64_t left = deadline - clock_.now();
+      const bool signalled = !step() && !done() && left > 0 && !sleep(left);
+      awake();
+      if (signalled) return false;
+      if (left <= 0) return true;
+    }
+    return true;
+  }
+
+  /// Before the token is given back: sees to it that new work wakes the engine's thread.
+  void leave();
+
+  /// Waits until somebody rings, a peer dies, a signal comes or `timeout_ns` has passed. Any thread;
+  /// false if a signal came.
+  bool sleep(int64_t timeout_ns) const;
+
+  /// After sleep(): forgets past rings and looks for dead peers in the next step. Token holder.
+  void awake();
+
+  /// Any thread: new work was queued.
+  void ring() { transport_.channel->bell().ring(); }
+  /// Any thread: wakes the engine's thread whatever it does.
+  void wake();
+
+  RequestQueue queue;        ///< any thread
+  OperationPool operations;  ///< any thread
+  NameTable names;           ///< any thread
+  Compression compression;
+
+  /// Any thread. Why the epoch ended; ok while it lasts.
+  Status health() const;
+  bool ended() const { return ended_.load(std::memory_order_acquire); }
+  /// Nothing more will come and no lane works: the engine may be taken down. Token holder.
+  bool finished() const;
+
+  const World& world() const { return transport_.world; }
+
+  /// Any thread. Memory that the backend reaches in place, or plain memory if it has none.
+  Result<std::span<std::byte>> allocate(size_t bytes);
+  Counters counters();
+
+  void on_stall(std::function<void(const Stall&)> report);
+  void on_whereabouts(std::function<std::string()> describe);
+
+  /// In the child of a fork.
+  void forget_in_child();
+
+ private:
+  bool take_requests();
+  bool take_frames();
+  void take_lost();
+  bool run_lanes();
+  void take_ended(LaneRunner& lane);
+  void deliver();
+  void complete(Operation* operation, const Status& status, int64_t value = 0);
+  void end_epoch(const Status& why);
+  void sweep();
+  void report(const Outputs::Stall& stall);
+  void answer(const Outputs::Ask& ask);
+
+  static constexpr int kPauses = 16;
+
+  Transport transport_;
+  const Config config_;
+  const int64_t spin_;  ///< ns of yielding before a sleep
+  const Clock& clock_;
+  const Log log_;
+  std::unique_ptr<Negotiator> negotiator_;
+  std::vector<std::unique_ptr<LaneRunner>> lanes_;
+  struct Frame {
+    Rank from = 0;
+    std::string bytes;
+  };
+  std::vector<Frame> frames_;  ///< of them, arrived_ wait for the next step; used again and again
+  size_t arrived_ = 0;
+  Inputs inputs_;
+  Outputs outputs_;
+  bool dirty_ = true;           ///< inputs_ holds something
+  bool all_sent_ = true;
+  int64_t wake_at_ = 0, looked_at_ = 0;
+  const int watched_;           ///< epoll: the bell and whatever tells that a peer died; any thread
+  Counters counters_;
+
+  /// A lane failed by itself: the control plane names the cause, so wait for its verdict a while.
+  struct DataError {
+    Status status;
+    std::string what;
+    int64_t since = 0;
+    std::vector<Operation*> held;
+  };
+  std::optional<DataError> data_error_;
+
+  std::atomic<bool> ended_{false};
+  bool closed_ = false, swept_ = false;
+  mutable std::mutex shared_;  ///< guards the following
+  std::vector<std::unique_ptr<std::byte[], Buffer::Free>> plain_;
+  Status health_;
+  std::function<void(const Stall&)> stall_;
+  std::function<std::string()> whereabouts_;
+  Counters published_;
+
+  std::string last_name_;       ///< what this rank submitted last, and when
+  int64_t last_submit_ = 0;
+};
+
+}  // namespace hora

@@ -1,0 +1,273 @@
+#include "hora/engine.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "runtime/bootstrap.h"
+#include "runtime/driver.h"
+#include "runtime/fork_guard.h"
+#include "runtime/submission.h"
+
+namespace hora {
+namespace {
+
+constexpr int64_t kForever = INT64_MAX / 2;
+constexpr int64_t kLookAgain = 50'000'000;  ///< ns a waiter sleeps before it tries the token again
+
+Status bad_handle() {
+  return Status(Code::kInvalidArgument, "no such handle: it was waited for already, or never given");
+}
+
+Status forked() {
+  return Status(Code::kInvalidArgument,
+                "this process was forked from one that uses Hora: a child cannot use its parent's "
+                "engine; start processes with spawn, or initialize Hora in the child");
+}
+
+}  // namespace
+
+/// Threads: `driver` says which of its parts need the token.
+class Engine::Impl final : public ForkGuard {
+ public:
+  Impl(Transport transport, const Config& settings)
+      : config(settings), driver(std::move(transport), settings, clock, Log(settings)) {
+    thread = std::thread([this] { run(); });
+  }
+
+  ~Impl() override { stop_thread(); }
+
+  void stop_thread() {
+    stop.store(true, std::memory_order_release);
+    driver.wake();
+    if (thread.joinable()) thread.join();
+  }
+
+  /// The engine's own thread: drives whenever nobody else does.
+  void run() {
+    ::pthread_setname_np(::pthread_self(), "hora-engine");
+    const auto stopped = [this] { return stop.load(std::memory_order_acquire); };
+    while (!stopped()) {
+      {
+        const std::lock_guard lock(driver.token);
+        driver.awake();
+        driver.spin(stopped);
+        driver.leave();
+      }
+      if (!stopped()) driver.sleep(kForever);
+    }
+  }
+
+  Status usable() const {
+    if (foreign()) return forked();
+    if (driver.ended()) return driver.health();
+    if (left.load(std::memory_order_relaxed))
+      return Status(Code::kShutdown, "this engine is shutting down");
+    return {};
+  }
+
+  /// Checks, copies, names and queues a request.
+  Result<Operation*> accept(const Request& request) {
+    HORA_TRY(usable());
+    Operation* operation = driver.operations.take();
+    if (!operation)
+      return Status(Code::kOutOfMemory, fmt::format("{} requests are in flight: wait for some",
+                                                    OperationPool::kLimit));
+    Status status = sign(request, driver.world(), driver.compression, *operation);
+    operation->submission.handle = operation->handle();
+    operation->submitted_at = clock.now();
+    bool turn = true;
+    if (status.ok() && request.name.empty()) turn = driver.names.begin_unnamed(*operation);
+    if (status.ok() && !request.name.empty()) status = driver.names.begin(*operation);
+    if (!status.ok()) {
+      driver.operations.put(operation);
+      return status;
+    }
+    HORA_CHECK(!turn || driver.queue.push(RequestQueue::Kind::kSubmit, operation->index),
+               "the request queue holds fewer than the pool");
+    return operation;
+  }
+
+  Result<Operation*> find(Handle handle) {
+    if (foreign()) return forked();
+    Operation* operation = driver.operations.find(handle);
+    if (!operation) return bad_handle();
+    return operation;
+  }
+
+  /// A gradient may linger for its bucket; whoever asks for it pushes it.
+  void push(const Operation& operation) {
+    if (operation.request.domain != 0)
+      driver.queue.push(RequestQueue::Kind::kPush, operation.index);
+  }
+
+  /// Until the operation has ended, `deadline`, or a signal; drives if nobody else does.
+  void await(Operation& operation, int64_t deadline) {
+    if (operation.done()) return;
+    push(operation);
+    const int64_t yield_until = clock.now() + static_cast<int64_t>(config.spin * 1e9);
+    bool rang = false;
+    while (!operation.done()) {
+      if (driver.token.try_lock()) {
+        driver.awake();
+        const bool goes_on = driver.drive([&] { return operation.done(); }, deadline);
+        driver.leave();
+        driver.token.unlock();
+        if (!goes_on || clock.now() >= deadline) return;
+        continue;
+      }
+      if (!std::exchange(rang, true)) driver.ring();  // the holder may sleep
+      const int64_t now = clock.now();
+      if (now >= deadline) return;
+      if (now < yield_until)
+        ::sched_yield();
+      else
+        operation.sleep(std::min(deadline - now, kLookAgain));
+    }
+  }
+
+  /// What became of an operation that has ended; its handle is used up.
+  Status settle(Operation& operation, Outcome* outcome) {
+    Status status = std::move(operation.status);
+    if (outcome) *outcome = std::move(operation.outcome);
+    driver.operations.put(&operation);
+    return status;
+  }
+
+  const SystemClock clock;
+  const Config config;
+  Driver driver;
+  std::atomic<bool> stop{false}, left{false};
+  std::thread thread;
+
+ private:
+  void in_child() override { driver.forget_in_child(); }
+};
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Engine::~Engine() {
+  if (impl_->foreign()) {  // its thread does not exist here, and its memory is not ours to unmap
+    [[maybe_unused]] Impl* leaked = impl_.release();
+    return;
+  }
+  (void)shutdown();
+}
+
+Result<std::unique_ptr<Engine>> Engine::start(const Config& config) {
+  HORA_TRY(Compression::check(config.compression));
+  const SystemClock clock;
+  auto transport = meet(config, clock);
+  if (!transport.ok()) return transport.status();
+  return std::unique_ptr<Engine>(
+      new Engine(std::make_unique<Impl>(std::move(transport).value(), config)));
+}
+
+Result<std::vector<std::unique_ptr<Engine>>> Engine::start_local(int size, const Config& config) {
+  if (size < 1) return Status(Code::kInvalidArgument, fmt::format("start_local: size is {}", size));
+  HORA_TRY(Compression::check(config.compression));
+  std::vector<std::unique_ptr<Engine>> engines;
+  Config each = config;
+  each.size = each.local_size = size;
+  for (Transport& transport : meet_locally(size)) {
+    each.rank = each.local_rank = transport.world.rank;
+    engines.emplace_back(new Engine(std::make_unique<Impl>(std::move(transport), each)));
+  }
+  return engines;
+}
+
+const World& Engine::world() const { return impl_->driver.world(); }
+const Config& Engine::config() const { return impl_->config; }
+
+Result<Handle> Engine::submit(const Request& request) {
+  auto accepted = impl_->accept(request);
+  if (!accepted.ok()) return accepted.status();
+  const Handle handle = accepted.value()->submission.handle;
+  impl_->driver.ring();
+  return handle;
+}
+
+Status Engine::wait(Handle handle, Outcome* outcome) {
+  auto found = impl_->find(handle);
+  if (!found.ok()) return found.status();
+  Operation& operation = *found.value();
+  while (!operation.done()) impl_->await(operation, kForever);
+  return impl_->settle(operation, outcome);
+}
+
+Status Engine::wait_for(Handle handle, std::chrono::milliseconds timeout, Outcome* outcome) {
+  auto found = impl_->find(handle);
+  if (!found.ok()) return found.status();
+  Operation& operation = *found.value();
+  impl_->await(operation, impl_->clock.now() + timeout.count() * 1'000'000);
+  if (operation.done()) return impl_->settle(operation, outcome);
+  return Status(Code::kTimeout, fmt::format("'{}' has not ended yet", operation.submission.name));
+}
+
+bool Engine::poll(Handle handle) {
+  auto found = impl_->find(handle);
+  if (!found.ok()) return true;
+  Operation& operation = *found.value();
+  if (operation.done()) return true;
+  impl_->push(operation);
+  impl_->driver.ring();
+  return false;
+}
+
+Status Engine::run(const Request& request, Outcome* outcome) {
+  auto accepted = impl_->accept(request);
+  if (!accepted.ok()) return accepted.status();
+  Operation& operation = *accepted.value();
+  while (!operation.done()) impl_->await(operation, kForever);
+  return impl_->settle(operation, outcome);
+}
+
+void Engine::flush(uint16_t domain) {
+  if (impl_->foreign()) return;
+  impl_->driver.queue.push(RequestQueue::Kind::kFlush, domain);
+  impl_->driver.ring();
+}
+
+Result<std::span<std::byte>> Engine::allocate(size_t bytes) {
+  HORA_TRY(impl_->usable());
+  return impl_->driver.allocate(bytes);
+}
+
+Status Engine::shutdown() {
+  if (impl_->foreign()) return forked();
+  if (impl_->left.exchange(true)) return {};
+  Driver& driver = impl_->driver;
+  driver.queue.push(RequestQueue::Kind::kLeave, 0);
+  driver.ring();
+  {
+    const std::lock_guard lock(driver.token);
+    // The negotiator gives up by itself after half the failure timeout; twice that is our bug.
+    const int64_t limit = static_cast<int64_t>(impl_->config.failure_timeout * 1e9);
+    const int64_t deadline = impl_->clock.now() + limit;
+    while (!driver.finished() && impl_->clock.now() < deadline) {
+      driver.awake();
+      (void)driver.drive([&] { return driver.finished(); }, deadline);
+    }
+    driver.leave();
+  }
+  impl_->stop_thread();
+  return {};
+}
+
+Status Engine::health() const { return impl_->driver.health(); }
+Counters Engine::counters() const { return impl_->driver.counters(); }
+
+void Engine::on_stall(std::function<void(const Stall&)> report) {
+  impl_->driver.on_stall(std::move(report));
+}
+
+void Engine::on_whereabouts(std::function<std::string()> describe) {
+  impl_->driver.on_whereabouts(std::move(describe));
+}
+
+}  // namespace hora

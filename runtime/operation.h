@@ -1,0 +1,82 @@
+#pragma once
+
+#include <atomic>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include <boost/lockfree/stack.hpp>
+
+#include "hora/engine.h"
+#include "hora/request.h"
+#include "runtime/vocabulary.h"
+
+namespace hora {
+
+struct Name;
+
+/// One submitted request from submit() until its handle was waited for. Lives in an OperationPool and
+/// is used again, with the capacity of its strings and vectors, so a steady state allocates nothing.
+///
+/// Threads: the caller fills it before it enters the request queue; from then until completion it is
+/// the driver's; afterwards the waiter's. `state` is the door between them.
+struct Operation {
+  static constexpr uint32_t kFree = 0, kPending = 1, kDone = 2;
+
+  Request request;
+  Submission submission;
+  Name* name = nullptr;
+  int64_t submitted_at = 0;
+  bool handed = false;  ///< some of its slices went to a lane; driver only
+
+  Status status;
+  Outcome outcome;
+
+  std::atomic<uint32_t> state{kFree};    ///< a futex word
+  std::atomic<uint32_t> sleepers{0};     ///< threads that sleep on `state`
+  std::atomic<uint32_t> generation{1};   ///< distinguishes uses; part of the handle
+  uint32_t index = 0;
+
+  bool done() const { return state.load(std::memory_order_acquire) == kDone; }
+  Handle handle() const {
+    return uint64_t{generation.load(std::memory_order_relaxed)} << 32 | (index + 1);
+  }
+
+  /// Publishes `status` and `outcome` and wakes whoever waits. Once for each use.
+  void complete();
+
+  /// Sleeps until done() or until `nanoseconds` have passed or a signal came.
+  void sleep(int64_t nanoseconds);
+};
+
+/// Every operation in flight, at stable addresses. Bounded: kLimit at once.
+///
+/// Threads: any.
+class OperationPool {
+ public:
+  static constexpr uint32_t kLimit = 65'024, kChunk = 256;
+
+  OperationPool();
+
+  /// A free operation with a fresh handle, or null if kLimit are in flight.
+  Operation* take();
+  /// Gives it back; its handle is not valid any more.
+  void put(Operation* operation);
+  /// The operation that `handle` names, or null if it was waited for already.
+  Operation* find(Handle handle);
+  Operation& at(uint32_t index) { return chunks_[index / kChunk][index % kChunk]; }
+  size_t made() const { return made_.load(std::memory_order_acquire); }
+
+ private:
+  bool grow();
+
+  boost::lockfree::stack<uint32_t, boost::lockfree::fixed_sized<true>> free_;
+  std::array<std::unique_ptr<Operation[]>, kLimit / kChunk> chunks_;
+  std::atomic<size_t> made_{0};
+  std::mutex growing_;
+};
+
+}  // namespace hora

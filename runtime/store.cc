@@ -1,0 +1,195 @@
+#include "runtime/store.h"
+
+#include <poll.h>
+
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+#include <vector>
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include "runtime/clock.h"
+#include "runtime/descriptor.h"
+#include "runtime/store_wire.h"
+
+namespace hora {
+namespace {
+
+using std::chrono::milliseconds;
+
+Status gone(const std::string& address, std::string_view why) {
+  return Status(
+      Code::kUnavailable,
+      fmt::format("store: the server at {} is gone ({}); has horarun ended?", address, why));
+}
+
+/// A request takes a connection nobody uses, or makes one, and gives it back after the reply. So a
+/// get() that waits holds up no other thread, and giving up is closing the connection.
+class SocketStore : public Store {
+ public:
+  explicit SocketStore(std::string address) : address_(std::move(address)) {}
+
+  Status connect_before(const Deadline& deadline) {
+    Result<Descriptor> connection = open(deadline);
+    HORA_TRY(connection.status());
+    keep(std::move(connection).value());
+    return {};
+  }
+
+  Status set(std::string_view key, std::string_view value) override {
+    if (key.size() > store_wire::kMaxKey || value.size() > store_wire::kMaxValue)
+      return Status(
+          Code::kInvalidArgument,
+          fmt::format("store: {:.64} has a key of {} bytes and a value of {}; the most are "
+                      "{} and {}",
+                      key, key.size(), value.size(), store_wire::kMaxKey, store_wire::kMaxValue));
+    const auto key_bytes = static_cast<uint16_t>(key.size());
+    std::string frame = store_wire::header(2 + key.size() + value.size(), store_wire::kSet);
+    frame.append(reinterpret_cast<const char*>(&key_bytes), sizeof(key_bytes));
+    frame.append(key).append(value);
+    return ask(frame, key, kSetTimeout).status();
+  }
+
+  Result<std::string> get(std::string_view key, milliseconds timeout) override {
+    if (key.size() > store_wire::kMaxKey)
+      return Status(Code::kInvalidArgument, fmt::format("store: a key of {} bytes; the most are {}",
+                                                        key.size(), store_wire::kMaxKey));
+    std::string frame = store_wire::header(key.size(), store_wire::kGet);
+    return ask(frame.append(key), key, timeout);
+  }
+
+ private:
+  // The server answers a set() at once; more than this and it is stopped or stuck.
+  static constexpr milliseconds kSetTimeout{30'000};
+
+  Result<Descriptor> open(const Deadline& deadline) {
+    const auto where = store_wire::socket_address(address_);
+    if (!where)
+      return Status(
+          Code::kInvalidArgument,
+          fmt::format("HORA_STORE={}: expected unix:/path, the path shorter than {} bytes",
+                      address_, sizeof(sockaddr_un::sun_path)));
+    for (;;) {
+      Descriptor connection(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+      if (!connection.valid())
+        return Status(Code::kUnavailable,
+                      fmt::format("store: no socket: {}", std::strerror(errno)));
+      if (::connect(connection.get(), reinterpret_cast<const sockaddr*>(&*where), sizeof(*where)) ==
+          0) {
+        if (!store_wire::peer_is_same_user(connection.get()))
+          return Status(Code::kUnavailable,
+                        fmt::format("store: {} belongs to another user; not trusted", address_));
+        return connection;
+      }
+      const int error = errno;  // ENOENT, ECONNREFUSED: not up yet; EAGAIN: its queue is full
+      if (error != ENOENT && error != ECONNREFUSED && error != EAGAIN && error != EINTR)
+        return gone(address_, std::strerror(error));
+      if (deadline.passed()) return gone(address_, std::strerror(error));
+      // Nothing to wait on: a socket that does not exist yet cannot be polled.
+      ::poll(nullptr, 0, std::min(kRetryMilliseconds, deadline.poll_milliseconds()));
+    }
+  }
+
+  Result<std::string> ask(std::string_view frame, std::string_view key, milliseconds timeout) {
+    const Deadline deadline(clock_, timeout);
+    Descriptor connection = take();
+    if (!connection.valid()) {
+      // The server was there before: if it refuses now, it will not come back.
+      Result<Descriptor> made = open(Deadline(clock_, milliseconds(kRetryMilliseconds)));
+      HORA_TRY(made.status());
+      connection = std::move(made).value();
+    }
+    std::string reply;
+    HORA_TRY(send(connection.get(), frame, key, deadline));
+    HORA_TRY(receive(connection.get(), store_wire::kHeader, reply, key, deadline));
+    const size_t length = store_wire::length_in(reply);
+    if (length == 0 || length > store_wire::kMaxBody + 1)
+      return gone(address_, "a reply of bad length");
+    const auto code = static_cast<Code>(reply[4]);
+    HORA_TRY(receive(connection.get(), 4 + length, reply, key, deadline));
+    reply.erase(0, store_wire::kHeader);
+    if (code > Code::kInternal) return gone(address_, "a reply with a bad code");
+    if (code == Code::kOk || code != Code::kUnavailable) keep(std::move(connection));
+    if (code != Code::kOk) return Status(code, std::move(reply));
+    return reply;
+  }
+
+  Status await(int socket, short events, std::string_view key, const Deadline& deadline) {
+    pollfd entry{socket, events, 0};
+    for (;;) {
+      const int ready = ::poll(&entry, 1, deadline.poll_milliseconds());
+      if (ready > 0) return {};
+      if (ready < 0 && errno != EINTR) return gone(address_, std::strerror(errno));
+      if (deadline.passed())
+        return Status(Code::kTimeout, fmt::format("store: nobody set {} in time", key));
+    }
+  }
+
+  Status send(int socket, std::string_view bytes, std::string_view key, const Deadline& deadline) {
+    while (!bytes.empty()) {
+      const ssize_t sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      if (sent >= 0) {
+        bytes.remove_prefix(static_cast<size_t>(sent));
+      } else if (errno == EAGAIN) {
+        HORA_TRY(await(socket, POLLOUT, key, deadline));
+      } else if (errno != EINTR) {
+        return gone(address_, std::strerror(errno));
+      }
+    }
+    return {};
+  }
+
+  /// Until `reply` has `bytes` bytes.
+  Status receive(int socket, size_t bytes, std::string& reply, std::string_view key,
+                 const Deadline& deadline) {
+    size_t have = reply.size();
+    reply.resize(bytes);
+    while (have < bytes) {
+      const ssize_t got = ::recv(socket, reply.data() + have, bytes - have, 0);
+      if (got > 0) {
+        have += static_cast<size_t>(got);
+      } else if (got == 0) {
+        return gone(address_, "connection closed");
+      } else if (errno == EAGAIN) {
+        HORA_TRY(await(socket, POLLIN, key, deadline));
+      } else if (errno != EINTR) {
+        return gone(address_, std::strerror(errno));
+      }
+    }
+    return {};
+  }
+
+  Descriptor take() {
+    const std::lock_guard lock(mutex_);
+    if (idle_.empty()) return {};
+    Descriptor connection = std::move(idle_.back());
+    idle_.pop_back();
+    return connection;
+  }
+
+  void keep(Descriptor connection) {
+    const std::lock_guard lock(mutex_);
+    if (idle_.size() < kIdle) idle_.push_back(std::move(connection));
+  }
+
+  static constexpr int kRetryMilliseconds = 20;
+  static constexpr size_t kIdle = 2;
+
+  const std::string address_;
+  const SystemClock clock_;
+  std::mutex mutex_;
+  std::vector<Descriptor> idle_;  // guarded by mutex_
+};
+
+}  // namespace
+
+Result<std::shared_ptr<Store>> connect_store(const std::string& address, milliseconds timeout) {
+  auto store = std::make_shared<SocketStore>(address);
+  const SystemClock clock;
+  HORA_TRY(store->connect_before(Deadline(clock, timeout)));
+  return std::shared_ptr<Store>(std::move(store));
+}
+
+}  // namespace hora

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <sys/un.h>
+
+namespace hora::store_wire {
+
+// What travels between a store's clients and its server, both on one host:
+//
+//   request := length:u32 kind:u8 body         length counts kind and body
+//   body    := key_bytes:u16 key value         kind 1, set: the value is the rest
+//            | key                             kind 2, get: answered when somebody has set the key
+//   reply   := length:u32 code:u8 text         code is a hora::Code; ok: the value (get) or nothing
+//                                              (set), else the message
+//
+// Numbers are in the host's byte order. A connection carries one request at a time: whoever sends
+// before the last reply came is cut off, as is whoever sends anything that is not a request.
+
+constexpr uint8_t kSet = 1, kGet = 2;
+constexpr size_t kHeader = 5;  // length and kind, or length and code
+constexpr size_t kMaxKey = 4096, kMaxValue = size_t{1} << 20;
+constexpr size_t kMaxBody = 2 + kMaxKey + kMaxValue;
+
+std::string header(size_t body_bytes, uint8_t kind);
+uint32_t length_in(std::string_view frame);  ///< of at least 4 bytes
+
+/// The path in "unix:/path", ready for bind() and connect(); nothing if it does not fit or is not
+/// one.
+std::optional<sockaddr_un> socket_address(std::string_view address);
+
+/// Does the process at the other end belong to this process's user?
+bool peer_is_same_user(int socket);
+
+}  // namespace hora::store_wire

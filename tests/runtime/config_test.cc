@@ -1,0 +1,172 @@
+// Goal: settings mean the same whoever sets them, and a mistake is told with its cure.
+// Method: Config::parse() on made-up environments; laws over the whole table.
+#include "hora/config.h"
+
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace hora {
+namespace {
+
+using Environment = std::vector<std::string>;
+
+Config good(const Environment& environment) {
+  const Result<Config> config = Config::parse(environment);
+  EXPECT_TRUE(config.ok()) << config.status().message();
+  return config.ok() ? config.value() : Config();
+}
+
+std::string mistake(const Environment& environment) {
+  const Result<Config> config = Config::parse(environment);
+  EXPECT_FALSE(config.ok());
+  EXPECT_EQ(config.status().code(), Code::kInvalidArgument);
+  return config.status().message();
+}
+
+TEST(Config, EveryDefaultReadFromTheEnvironmentIsTheDefault) {
+  const Config standard;
+  for (const Setting& setting : settings()) {
+    const Config config = good({std::string(setting.name) + "=" + setting.standard});
+    EXPECT_EQ(value_of(config, setting), value_of(standard, setting)) << setting.name;
+  }
+}
+
+TEST(Config, EveryValuePrintedIsReadBack) {
+  const Config standard;
+  for (const Setting& setting : settings())
+    EXPECT_EQ(value_of(standard, setting), setting.standard) << setting.name;
+}
+
+TEST(Config, EverySettingButTextRefusesNonsenseAndSaysWhatIsExpected) {
+  for (const Setting& setting : settings()) {
+    if (std::string_view(setting.type) == "text") continue;
+    const std::string text = mistake({std::string(setting.name) + "=abc!"});
+    EXPECT_TRUE(text.starts_with(std::string(setting.name) + "=abc!: expected ")) << text;
+    EXPECT_NE(text.find(setting.range), text.npos) << text;
+  }
+}
+
+TEST(Config, RefusesNumbersBeyondTheRange) {
+  EXPECT_EQ(mistake({"HORA_LANES=abc"}), "HORA_LANES=abc: expected an integer from 1 to 16");
+  EXPECT_EQ(mistake({"HORA_LANES=0"}), "HORA_LANES=0: expected an integer from 1 to 16");
+  EXPECT_EQ(mistake({"HORA_LANES=17"}), "HORA_LANES=17: expected an integer from 1 to 16");
+  EXPECT_EQ(good({"HORA_LANES=16"}).lanes, 16);
+}
+
+TEST(Config, NamesTheSettingThatAMisspelledOneMeant) {
+  EXPECT_EQ(mistake({"HORA_BUKET_BYTES=1"}),
+            "HORA_BUKET_BYTES: no such setting; did you mean HORA_BUCKET_BYTES?");
+}
+
+TEST(Config, TellsAllMistakesAtOnce) {
+  const std::string text = mistake({"HORA_LANES=x", "HORA_SPIN=y"});
+  EXPECT_NE(text.find("HORA_LANES=x"), text.npos);
+  EXPECT_NE(text.find("HORA_SPIN=y"), text.npos);
+}
+
+TEST(Config, ReadsSizesAndTimes) {
+  const Config config = good({"HORA_BUCKET_BYTES=64M", "HORA_FAILURE_TIMEOUT=500ms", "HORA_SPIN=0",
+                              "HORA_SEED=18446744073709551615"});
+  EXPECT_EQ(config.bucket_bytes, uint64_t{64} << 20);
+  EXPECT_EQ(config.failure_timeout, 0.5);
+  EXPECT_EQ(config.spin, 0);
+  EXPECT_EQ(config.seed, UINT64_MAX);
+}
+
+TEST(Config, AnEmptyVariableIsNotSet) {
+  EXPECT_EQ(good({"HORA_LANES="}).lanes, Config().lanes);
+}
+
+TEST(Config, HorovodsNamesAreUnderstoodAndOursWin) {
+  EXPECT_EQ(good({"HOROVOD_FUSION_THRESHOLD=1048576"}).bucket_bytes, 1048576u);
+  EXPECT_EQ(good({"HOROVOD_FUSION_THRESHOLD=1048576", "HORA_BUCKET_BYTES=2M"}).bucket_bytes,
+            2097152u);
+  EXPECT_EQ(good({"HOROVOD_FUSION_THRESHOLD=0"}).bucket_bytes, 4096u);
+  EXPECT_EQ(good({"HOROVOD_GLOO_TIMEOUT_SECONDS=30"}).failure_timeout, 30);
+  EXPECT_EQ(good({"HOROVOD_CPU_OPERATIONS=GLOO"}).backend, "gloo");
+  EXPECT_EQ(good({"HOROVOD_LOG_LEVEL=FATAL"}).log_level, "error");
+  EXPECT_EQ(good({"HOROVOD_STALL_CHECK_DISABLE=1"}).stall_warning, 0);
+  EXPECT_EQ(good({"HOROVOD_STALL_CHECK_DISABLE=1", "HORA_STALL_WARNING=5"}).stall_warning, 5);
+  EXPECT_EQ(good({"HOROVOD_STALL_CHECK_DISABLE=0"}).stall_warning, 60);
+  EXPECT_EQ(good({"HOROVOD_CYCLE_TIME=banana"}).lanes, 2);
+  EXPECT_NE(mistake({"HOROVOD_CPU_OPERATIONS=CCL"}).find("auto, shm, gloo"), std::string::npos);
+}
+
+TEST(Config, RankAndSizeComeFromOneSource) {
+  const Environment torchrun = {"RANK=3", "WORLD_SIZE=4", "LOCAL_RANK=1", "LOCAL_WORLD_SIZE=2",
+                                "HORA_STORE=unix:/s"};
+  const Config config = good(torchrun);
+  EXPECT_EQ(config.rank, 3);
+  EXPECT_EQ(config.size, 4);
+  EXPECT_EQ(config.local_rank, 1);
+  EXPECT_EQ(config.local_size, 2);
+  EXPECT_EQ(config.cross_rank, 1);
+  EXPECT_EQ(config.cross_size, 2);
+
+  Environment both = torchrun;
+  both.insert(both.end(), {"HORA_RANK=0", "HORA_SIZE=2"});
+  EXPECT_EQ(good(both).rank, 0);
+  EXPECT_EQ(good(both).size, 2);
+  EXPECT_EQ(good(both).local_size, 2);
+  both.insert(both.end(), {"HOROVOD_RANK=6", "HOROVOD_SIZE=7"});
+  EXPECT_EQ(good(both).size, 2);
+}
+
+TEST(Config, ManyRanksNeedAStoreAndTheErrorNamesTheLauncher) {
+  const std::string text = mistake({"RANK=0", "WORLD_SIZE=4"});
+  EXPECT_NE(text.find("WORLD_SIZE=4"), text.npos) << text;
+  EXPECT_NE(text.find("horarun -np 4"), text.npos) << text;
+  EXPECT_EQ(good({"RANK=0", "WORLD_SIZE=1"}).size, 1);
+}
+
+TEST(Config, RefusesARankOutsideTheJob) {
+  const std::string text = mistake({"HORA_RANK=2", "HORA_SIZE=2", "HORA_STORE=unix:/s"});
+  EXPECT_TRUE(text.starts_with("HORA_RANK=2: expected less than HORA_SIZE, which is 2\n")) << text;
+  EXPECT_NE(mistake({"HORA_SIZE=2", "HORA_STORE=unix:/s"}).find("HORA_SIZE=2 without HORA_RANK"),
+            std::string::npos);
+}
+
+TEST(Config, OriginsNameTheVariableThatWasUsed) {
+  std::vector<std::string> origins;
+  const Environment environment = {"HORA_LANES=3", "HOROVOD_FUSION_THRESHOLD=1048576"};
+  ASSERT_TRUE(Config::parse(environment, &origins).ok());
+  ASSERT_EQ(origins.size(), settings().size());
+  for (size_t i = 0; i < origins.size(); ++i) {
+    const std::string name = settings()[i].name;
+    const std::string expected = name == "HORA_LANES"          ? "HORA_LANES"
+                                 : name == "HORA_BUCKET_BYTES" ? "HOROVOD_FUSION_THRESHOLD"
+                                                               : "default";
+    EXPECT_EQ(origins[i], expected) << name;
+  }
+}
+
+TEST(Digest, ChangesExactlyWithTheSettingsThatRanksMustShare) {
+  const Config standard;
+  Config other = standard;
+  other.rank = 1;
+  other.log_level = "trace";
+  other.spin = 0;
+  EXPECT_EQ(digest_text(other), digest_text(standard));
+  other.bucket_bytes *= 2;
+  EXPECT_NE(digest_text(other), digest_text(standard));
+  EXPECT_NE(digest_text(other).find("HORA_BUCKET_BYTES=16 MiB\n"), std::string::npos);
+  Config longer = standard;
+  longer.failure_timeout = 11;
+  EXPECT_NE(digest_text(longer), digest_text(standard));
+}
+
+TEST(Settings, NamesAreUnique) {
+  for (const Setting& a : settings()) {
+    for (const Setting& b : settings()) {
+      if (&a == &b) continue;
+      EXPECT_NE(std::string_view(a.name), std::string_view(b.name));
+      if (a.alias[0] == '\0') continue;
+      EXPECT_NE(std::string_view(a.alias), std::string_view(b.alias));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hora
