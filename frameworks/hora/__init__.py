@@ -1,0 +1,92 @@
+"""Hora: collectives and distributed optimizers for data-parallel training.
+
+Start with `import hora.torch as hvd`; this package alone holds what needs no framework.
+"""
+
+from hora._native import VERSION as __version__
+from hora._native import (
+    HoraError,
+    Joined,
+    Mismatch,
+    OutOfMemory,
+    PeerLeft,
+    PeerLost,
+    SetRemoved,
+    Shutdown,
+    Timeout,
+    Unavailable,
+)
+from hora.process_sets import (
+    ProcessSet,
+    add_process_set,
+    global_process_set,
+    remove_process_set,
+)
+from hora.runtime import (
+    barrier,
+    ccl_built,
+    cross_rank,
+    cross_size,
+    cuda_built,
+    ddl_built,
+    gloo_built,
+    gloo_enabled,
+    init,
+    is_homogeneous,
+    is_initialized,
+    join,
+    local_rank,
+    local_size,
+    mpi_built,
+    mpi_enabled,
+    mpi_threads_supported,
+    nccl_built,
+    rank,
+    rocm_built,
+    shutdown,
+    size,
+)
+
+#: The name under which Horovod's scripts catch what went wrong.
+HorovodInternalError = HoraError
+
+__all__ = [
+    "HoraError",
+    "HorovodInternalError",
+    "Joined",
+    "Mismatch",
+    "OutOfMemory",
+    "PeerLeft",
+    "PeerLost",
+    "ProcessSet",
+    "SetRemoved",
+    "Shutdown",
+    "Timeout",
+    "Unavailable",
+    "__version__",
+    "add_process_set",
+    "barrier",
+    "ccl_built",
+    "cross_rank",
+    "cross_size",
+    "cuda_built",
+    "ddl_built",
+    "global_process_set",
+    "gloo_built",
+    "gloo_enabled",
+    "init",
+    "is_homogeneous",
+    "is_initialized",
+    "join",
+    "local_rank",
+    "local_size",
+    "mpi_built",
+    "mpi_enabled",
+    "mpi_threads_supported",
+    "nccl_built",
+    "rank",
+    "remove_process_set",
+    "rocm_built",
+    "shutdown",
+    "size",
+]

@@ -1,0 +1,261 @@
+"""The engine of this process: its start and end, and what one may ask about the job.
+
+One engine at a time. `init()` makes it, `shutdown()` ends it, and the interpreter's exit ends it if
+the program did not. After `os.fork()` the child's calls raise an error that names fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pathlib
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hora import _native
+from hora.constants import Op
+
+if TYPE_CHECKING:
+    from hora.process_sets import ProcessSet
+
+
+class Session:
+    """What belongs to one engine, from `init()` to `shutdown()`.
+
+    Adapters keep here what must live as long as the engine uses it: `borrowed` holds, by handle,
+    what was lent to requests that nobody has waited for yet.
+    """
+
+    def __init__(self, engine: _native.Engine) -> None:
+        self.engine = engine
+        self.borrowed: dict[int, Any] = {}
+        self.process_sets: dict[int, ProcessSet] = {}
+        self._domains = 0
+        self._stacks = threading.Thread(
+            target=_answer_questions, args=(engine,), name="hora-stacks", daemon=True
+        )
+        self._stacks.start()
+
+    def next_domain(self) -> int:
+        """A number for one more optimizer; the same on all ranks if they ask in the same order."""
+        if self._domains == 0xFFFF:
+            raise ValueError("more than 65535 distributed optimizers since hora.init()")
+        self._domains += 1
+        return self._domains
+
+    def control(
+        self, op: Op, name: str = "", set_id: int = 0, root: int = 0, members: Sequence[int] = ()
+    ) -> int:
+        """Runs an operation without tensors and gives its value."""
+        handle = self.engine.submit_control(op, name, set_id, root, list(members))
+        return self.engine.fetch(handle)[2]
+
+    def end(self) -> None:
+        """Leaves the job."""
+        try:
+            self.engine.shutdown()
+        finally:
+            self._stacks.join()
+
+
+def _stack_of_main_thread() -> str:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame else "the main thread has ended"
+
+
+def _answer_questions(engine: _native.Engine) -> None:
+    """Tells other ranks' stall reports where this one is; its own thread, since all may be busy."""
+    while engine.next_question():
+        engine.answer(_stack_of_main_thread()[-4000:])
+
+
+_session: Session | None = None
+_lock = threading.Lock()
+
+
+def session() -> Session:
+    """The session. Errors: ValueError before `init()` and after `shutdown()`."""
+    if _session is None:
+        raise ValueError("Hora has not been initialized; use hora.init().")
+    return _session
+
+
+def init(
+    comm: Sequence[int] | None = None, process_sets: Sequence[ProcessSet] | str | None = None
+) -> None:
+    """Joins the job that the environment describes; alone, if nobody launched this process.
+
+    `process_sets` are added at once, the same on every rank; "dynamic" is accepted, since sets may
+    always be added later. A second call does nothing.
+
+    Errors: ValueError names a variable that makes no sense; HoraError names the ranks that are
+    missing after HORA_START_TIMEOUT.
+    """
+    global _session
+    if comm is not None:
+        raise ValueError(
+            "init(comm=...): Hora takes its ranks from the launcher; start a smaller job, or use "
+            "process_sets=[hora.ProcessSet(ranks)]"
+        )
+    if isinstance(process_sets, str) and process_sets.lower() != "dynamic":
+        raise ValueError(f'init(process_sets="{process_sets}"): the only word allowed is "dynamic"')
+    with _lock:
+        if _session is not None:
+            _session.engine.check_health()
+            return
+        _session = Session(_native.Engine.start())
+    if process_sets and not isinstance(process_sets, str):
+        from hora.process_sets import add_process_set
+
+        for process_set in process_sets:
+            add_process_set(process_set)
+
+
+def shutdown() -> None:
+    """Leaves the job; peers' operations that need this rank fail with PeerLeft. Idempotent."""
+    global _session
+    with _lock:
+        ending, _session = _session, None
+        if ending is None:
+            return
+        for process_set in list(ending.process_sets.values()):
+            process_set._forget()
+        ending.end()
+
+
+# Kept past the interpreter's end: tensors may use an arena longer than modules live.
+_kept: list[Session] = []
+
+
+def _at_exit() -> None:
+    if _session is not None:
+        _kept.append(_session)
+        try:
+            shutdown()
+        except _native.HoraError:
+            pass  # the job is over for us; who lost whom was said by the operation that failed
+
+
+def _in_forked_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the time of the fork
+    atexit.unregister(_at_exit)
+    if _session is not None:
+        _session.engine.disown()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_forked_child)
+
+
+def is_initialized() -> bool:
+    """Has `init()` been called, and `shutdown()` not?"""
+    return _session is not None
+
+
+def rank() -> int:
+    """This process's number in the job, from 0."""
+    return session().engine.rank
+
+
+def size() -> int:
+    """How many processes the job has."""
+    return session().engine.size
+
+
+def local_rank() -> int:
+    """This process's number among those of its host: which GPU to use."""
+    return session().engine.local_rank
+
+
+def local_size() -> int:
+    """How many of the job's processes run on this host."""
+    return session().engine.local_size
+
+
+def cross_rank() -> int:
+    """This host's number among the hosts."""
+    return session().engine.cross_rank
+
+
+def cross_size() -> int:
+    """How many hosts the job has."""
+    return session().engine.cross_size
+
+
+def is_homogeneous() -> bool:
+    """Do all hosts run equally many processes?"""
+    return len(set(Counter(session().engine.hosts).values())) <= 1
+
+
+def barrier(process_set: ProcessSet | None = None) -> None:
+    """Returns when every member of `process_set` (the whole job by default) has called it."""
+    set_id = 0 if process_set is None else process_set.required_id()
+    session().control(Op.BARRIER, set_id=set_id)
+
+
+def join(device: int = -1) -> int:
+    """This rank has run out of data: until all have, it takes part in allreduces with zeros.
+
+    Gives the rank that joined last. `device` is Horovod's and not needed.
+    """
+    del device
+    return session().control(Op.JOIN)
+
+
+def _has_plugin(name: str) -> bool:
+    return (pathlib.Path(_native.__file__).parent / f"libhora_{name}.so").exists()
+
+
+def gloo_built() -> bool:
+    """Is the Gloo backend part of this installation?"""
+    return _has_plugin("gloo")
+
+
+def gloo_enabled() -> bool:
+    """Does this installation work without MPI? Always: Hora has its own transports."""
+    return True
+
+
+def mpi_built() -> bool:
+    """Is the MPI backend part of this installation?"""
+    return _has_plugin("mpi")
+
+
+def mpi_enabled() -> bool:
+    """Does the job run over MPI?"""
+    return False
+
+
+def mpi_threads_supported() -> bool:
+    """May MPI be called from several threads beside Hora? Hora does not initialize MPI."""
+    return False
+
+
+def nccl_built() -> int:
+    """The version of NCCL that this installation supports; 0: none."""
+    return 0
+
+
+def cuda_built() -> bool:
+    """Can this installation move memory of NVIDIA GPUs itself?"""
+    return _has_plugin("cuda")
+
+
+def rocm_built() -> bool:
+    """Never: AMD GPUs are not supported."""
+    return False
+
+
+def ddl_built() -> bool:
+    """Never: IBM DDL is not supported."""
+    return False
+
+
+def ccl_built() -> bool:
+    """Never: oneCCL is not supported."""
+    return False

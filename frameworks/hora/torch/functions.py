@@ -1,0 +1,147 @@
+"""Whole objects and states: what ranks agree on before they train."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import pickle
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+
+from hora import runtime
+from hora.process_sets import ProcessSet, global_process_set
+from hora.torch.ops import allgather, broadcast_, broadcast_async_, synchronize
+
+try:
+    import cloudpickle as _pickler  # also takes lambdas and what __main__ defines
+except ImportError:
+    _pickler = pickle
+
+
+def _bytes_of(obj: Any) -> torch.Tensor:
+    return torch.frombuffer(bytearray(_pickler.dumps(obj)), dtype=torch.uint8)
+
+
+def _as_bytes(data: torch.Tensor) -> bytes:
+    # Without numpy, which is optional.
+    return ctypes.string_at(data.data_ptr(), data.numel())
+
+
+def _object_of(data: torch.Tensor) -> Any:
+    return pickle.loads(_as_bytes(data))
+
+
+def broadcast_object(
+    obj: Any = None,
+    root_rank: int = 0,
+    name: str | None = None,
+    process_set: ProcessSet = global_process_set,
+) -> Any:
+    """Root's `obj`, on all ranks. It is pickled, and read by peers of the same job only."""
+    prefix = f"{name or 'broadcast_object'}."
+    is_root = runtime.rank() == root_rank
+    data = _bytes_of(obj) if is_root else None
+    length = torch.tensor([0 if data is None else data.numel()])
+    broadcast_(length, root_rank, f"{prefix}size", process_set)
+    if data is None:
+        data = torch.empty(int(length), dtype=torch.uint8)
+    broadcast_(data, root_rank, f"{prefix}data", process_set)
+    return obj if is_root else _object_of(data)
+
+
+def broadcast_object_fn(
+    root_rank: int = 0, name: str | None = None, process_set: ProcessSet = global_process_set
+) -> Any:
+    """`broadcast_object` with everything but the object bound."""
+
+    def broadcast(obj: Any) -> Any:
+        return broadcast_object(obj, root_rank, name, process_set)
+
+    return broadcast
+
+
+def allgather_object(
+    obj: Any, name: str | None = None, process_set: ProcessSet = global_process_set
+) -> list[Any]:
+    """Every rank's `obj`, in rank order."""
+    prefix = name or "allgather_object"
+    data = _bytes_of(obj)
+    lengths = allgather(torch.tensor([data.numel()]), f"{prefix}.size", process_set)
+    joined = allgather(data, f"{prefix}.data", process_set)
+    return [_object_of(part) for part in joined.split(lengths.tolist())]
+
+
+def _named(params: Any) -> list[tuple[str, Any]]:
+    if isinstance(params, Mapping):
+        return sorted(params.items())
+    if isinstance(params, Iterable) and not isinstance(params, torch.Tensor | str):
+        pairs = list(params)
+        return [pair if isinstance(pair, tuple) else (str(i), pair) for i, pair in enumerate(pairs)]
+    raise ValueError(f"invalid params of type: {type(params)}")
+
+
+def broadcast_parameters(
+    params: Mapping[str, Any] | Iterable[Any],
+    root_rank: int,
+    process_set: ProcessSet = global_process_set,
+) -> None:
+    """Makes all ranks' parameters root's: a `state_dict()`, `named_parameters()` or tensors.
+
+    What is no tensor is left alone, as is an empty tensor.
+    """
+    handles = [
+        broadcast_async_(value, root_rank, f"broadcast.{name}", process_set)
+        for name, value in _named(params)
+        if isinstance(value, torch.Tensor) and value.numel()
+    ]
+    for handle in handles:
+        synchronize(handle)
+
+
+class _Placeholder:
+    """Where a tensor was in a state whose tensors travel on their own."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.shape, self.dtype = tuple(tensor.shape), tensor.dtype
+
+
+def _map(state: Any, kind: type, change: Any) -> Any:
+    """`state` with every leaf of a kind changed, in a fixed order."""
+    if isinstance(state, kind):
+        return change(state)
+    if isinstance(state, dict):
+        return {key: _map(value, kind, change) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        values = [_map(value, kind, change) for value in state]
+        return type(state)(values) if type(state) in (list, tuple) else copy.copy(state)
+    return state
+
+
+def broadcast_optimizer_state(
+    optimizer: torch.optim.Optimizer, root_rank: int, model: torch.nn.Module | None = None
+) -> None:
+    """Makes all ranks' optimizers continue where root's is: state, learning rates and the rest.
+
+    Also where only root has made steps yet. `model` is Horovod's and not needed.
+    """
+    del model
+    is_root = runtime.rank() == root_rank
+    tensors: list[torch.Tensor] = []
+
+    def take_out(tensor: torch.Tensor) -> _Placeholder:
+        tensors.append(tensor.detach())
+        return _Placeholder(tensor)
+
+    def put_in(hole: _Placeholder) -> torch.Tensor:
+        tensors.append(torch.empty(hole.shape, dtype=hole.dtype))
+        return tensors[-1]
+
+    state = _map(optimizer.state_dict(), torch.Tensor, take_out) if is_root else None
+    state = broadcast_object(state, root_rank, "optimizer_state")
+    if not is_root:
+        state = _map(state, _Placeholder, put_in)
+    broadcast_parameters([(f"optimizer_state.{i}", t) for i, t in enumerate(tensors)], root_rank)
+    if not is_root:
+        optimizer.load_state_dict(state)

@@ -1,0 +1,205 @@
+"""DistributedOptimizer: any torch optimizer, on the mean of all ranks' gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from hora import runtime
+from hora.constants import ReduceOp
+from hora.process_sets import ProcessSet, global_process_set
+from hora.torch.compression import Compression, Compressor, chain_of
+from hora.torch.reducer import Reducer, Terms
+
+
+class DistributedMixin:
+    """What `DistributedOptimizer` puts in front of the optimizer's own class."""
+
+    _hora_reducer: Reducer
+    _hora_should_synchronize: bool
+    _hora_synchronized: bool
+
+    def synchronize(self) -> None:
+        """Waits until every `p.grad` is the mean over the ranks. See `Reducer.synchronize`."""
+        self._hora_reducer.synchronize()
+        self._hora_synchronized = True
+
+    @contextlib.contextmanager
+    def skip_synchronize(self) -> Iterator[None]:
+        """Inside, `step()` takes the gradients as they are: for those who called `synchronize()`."""
+        self._hora_should_synchronize = False
+        try:
+            yield
+        finally:
+            self._hora_should_synchronize = True
+
+    def set_backward_passes_per_step(self, passes: int) -> None:
+        """How many backward passes add up before gradients are reduced."""
+        _check_passes(passes)
+        self._hora_reducer.set_passes(passes)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """`synchronize()`, unless inside `skip_synchronize()`, and the optimizer's own step.
+
+        With a closure, gradients are reduced each time after it was called.
+        """
+        if self._hora_should_synchronize:
+            if self._hora_synchronized:
+                warnings.warn(
+                    "optimizer.step() called without optimizer.skip_synchronize() context after "
+                    "optimizer.synchronize(). This can cause training slowdown. You may want to "
+                    "consider using optimizer.skip_synchronize() context if you use "
+                    "optimizer.synchronize() in your code.",
+                    stacklevel=2,
+                )
+            if closure is None or self._hora_reducer.in_flight:
+                self.synchronize()
+            if closure is not None:
+                closure = self._reducing(closure)
+        self._hora_synchronized = False
+        return super().step(closure)  # type: ignore[misc]
+
+    def _reducing(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def reduced() -> Any:
+            loss = closure()
+            self._hora_reducer.synchronize()
+            return loss
+
+        return reduced
+
+    def zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """As the optimizer's. Errors: AssertionError while gradients are in flight."""
+        if self._hora_reducer.in_flight:
+            raise AssertionError(
+                "optimizer.zero_grad() was called after loss.backward() but before "
+                "optimizer.step() or optimizer.synchronize(). This is prohibited as it can cause "
+                "a race condition."
+            )
+        super().zero_grad(*args, **kwargs)  # type: ignore[misc]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As the optimizer's; the same on all ranks."""
+        super().add_param_group(param_group)  # type: ignore[misc]
+        index = len(self.param_groups) - 1  # type: ignore[attr-defined]
+        _adopt(self, _unnamed(self, [index]))
+
+
+def DistributedOptimizer(  # noqa: N802 (Horovod's name)
+    optimizer: torch.optim.Optimizer,
+    named_parameters: Iterable[tuple[str, torch.Tensor]] | None = None,
+    compression: Compressor | str = Compression.none,
+    backward_passes_per_step: int = 1,
+    op: ReduceOp = ReduceOp.AVERAGE,
+    gradient_predivide_factor: float = 1.0,
+    num_groups: int = 0,
+    groups: Any = None,
+    sparse_as_dense: bool = False,
+    process_set: ProcessSet = global_process_set,
+) -> torch.optim.Optimizer:
+    """An optimizer of the same class, sharing state and parameters, that steps on reduced gradients.
+
+    Each gradient is on its way while the backward pass still computes others; `step()` waits for
+    all. `compression` is `Compression.none` (what HORA_COMPRESSION says), `Compression.fp16` or a
+    chain such as "onebit"; "none" is values as they are. `groups` is accepted: the engine groups
+    gradients by itself.
+
+    Errors: ValueError for names that are missing or not unique.
+    """
+    if op == ReduceOp.ADASUM:
+        raise NotImplementedError("op=Adasum does not exist yet; use op=Average")
+    if gradient_predivide_factor != 1.0 and op != ReduceOp.AVERAGE:
+        raise ValueError("gradient_predivide_factor not supported with op != Average")
+    _check_passes(backward_passes_per_step)
+    _check_groups(groups if groups is not None else num_groups)
+    names = _checked_names(optimizer, named_parameters)
+
+    kind = type(type(optimizer).__name__, (DistributedMixin, type(optimizer)), {})
+    kind.__module__ = type(optimizer).__module__
+    wrapped = kind.__new__(kind)
+    # A learning-rate scheduler wraps the step of the one instance it knows; its wrapper stays there.
+    wrapped.__dict__.update((k, v) for k, v in optimizer.__dict__.items() if k != "step")
+    wrapped._hora_should_synchronize = True
+    wrapped._hora_synchronized = False
+
+    divide = gradient_predivide_factor
+    terms = Terms(
+        ReduceOp(op),
+        (1.0 / divide, divide),
+        chain_of(compression, runtime.session().engine.compression),
+        backward_passes_per_step,
+        sparse_as_dense,
+        process_set,
+    )
+    weak = weakref.ref(wrapped)
+
+    def rate_of(group: int) -> float:
+        living = weak()
+        rate = living.param_groups[group].get("lr", 0.0) if living is not None else 0.0
+        return rate if isinstance(rate, float) else 0.0
+
+    wrapped._hora_reducer = Reducer(terms, rate_of)
+    weakref.finalize(wrapped, wrapped._hora_reducer.close).atexit = False
+    groups_of = range(len(optimizer.param_groups))
+    _adopt(wrapped, names if named_parameters is not None else _unnamed(wrapped, groups_of))
+    return wrapped
+
+
+def _check_passes(passes: int) -> None:
+    if passes < 1:
+        raise ValueError(f"backward_passes_per_step={passes}: must be at least 1")
+
+
+def _check_groups(groups: Any) -> None:
+    if isinstance(groups, int) and groups < 0:
+        raise ValueError("groups should be a non-negative integer or a list of list of tensors")
+    if not isinstance(groups, int | list | tuple):
+        raise ValueError("groups should be a non-negative integer or a list of list of tensors")
+
+
+def _checked_names(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, torch.Tensor]] | None
+) -> list[tuple[str, torch.Tensor, int]]:
+    """(name, parameter, group) of the optimizer's parameters, in its order."""
+    pairs = list(named_parameters or [])
+    if any(not isinstance(pair, tuple) or len(pair) != 2 for pair in pairs):
+        raise ValueError(
+            "named_parameters should be a sequence of tuples (name, parameter), usually produced "
+            "by model.named_parameters()."
+        )
+    duplicates = sorted(name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+    if duplicates:
+        raise ValueError(
+            "Parameter names in named_parameters must be unique. Found duplicates: "
+            + ", ".join(duplicates)
+        )
+    names = {id(param): name for name, param in pairs}
+    found = _unnamed(optimizer, range(len(optimizer.param_groups)))
+    if named_parameters is None:
+        return found
+    missing = [unnamed for unnamed, param, _ in found if id(param) not in names]
+    if missing:
+        raise ValueError(
+            "named_parameters was specified, but one or more model parameters were not named: "
+            f"{', '.join(missing)} (group and position in the optimizer)"
+        )
+    return [(names[id(param)], param, group) for _, param, group in found]
+
+
+def _unnamed(optimizer: Any, groups: Iterable[int]) -> list[tuple[str, torch.Tensor, int]]:
+    return [
+        (f"noname.{group}.{i}", param, group)
+        for group in groups
+        for i, param in enumerate(optimizer.param_groups[group]["params"])
+    ]
+
+
+def _adopt(wrapped: Any, named: list[tuple[str, torch.Tensor, int]]) -> None:
+    process_set = wrapped._hora_reducer.process_set
+    if process_set.included() and process_set.size() > 1:
+        wrapped._hora_reducer.adopt([row for row in named if row[1].requires_grad])

@@ -1,0 +1,346 @@
+"""Gradients on their way through the engine: from the backward pass's hooks to the mean.
+
+The gradient of a parameter that is not compressed lives in the engine's arena: `p.grad` is a view of
+this rank's own slice, and is reduced in place. That is checked at every submit and never assumed,
+since anybody may put another tensor there (`zero_grad(set_to_none=True)` does). Then the values are
+copied into the slice, and `p.grad` points to it again. Compressed gradients are reduced in their own
+memory. From submit until `synchronize` a gradient is in flight, and adding to it is refused.
+
+A gradient kept from an earlier step (`saved = p.grad`) is noticed and not overwritten; one kept as a
+view (`p.grad.view(-1)`) is not: clone what must survive the next backward pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hora import _native, runtime
+from hora.constants import Op, ReduceOp
+from hora.process_sets import ProcessSet
+from hora.torch.ops import sparse_allreduce_async, synchronize
+from hora.torch.tensors import CODES, check, is_dense, shape_in_memory
+
+_TOO_MANY = (
+    "Gradients were computed more than backward_passes_per_step times before call to step(). "
+    "Increase backward_passes_per_step to accumulate gradients locally."
+)
+# Slices of the arena begin at cache lines.
+_ALIGNMENT = 64
+# In the place of a handle: its request has ended, those of other gradients may not have.
+_ENDED = -1
+
+
+class Terms:
+    """What all gradients of an optimizer have in common."""
+
+    def __init__(
+        self,
+        op: ReduceOp,
+        scales: tuple[float, float],
+        chain: str,
+        passes: int,
+        sparse_as_dense: bool,
+        process_set: ProcessSet,
+    ) -> None:
+        self.op = op
+        self.scales = scales
+        self.chain = chain
+        self.passes = passes
+        self.sparse_as_dense = sparse_as_dense
+        self.process_set = process_set
+
+
+class _Gradient:
+    """One parameter's gradient."""
+
+    __slots__ = (
+        "countdown",
+        "group",
+        "handle",
+        "hooks",
+        "lent",
+        "name",
+        "param",
+        "request",
+        "strides",
+        "view",
+    )
+
+    def __init__(self, name: str, param: torch.Tensor, group: int, passes: int) -> None:
+        self.name = name
+        self.param = param
+        self.group = group
+        self.countdown = passes
+        self.handle: Any = None
+        self.lent: Any = None  # what is in flight instead of the view, and must be kept
+        self.view: torch.Tensor | None = None
+        self.request: Any = None
+        self.hooks: list[Any] = []
+        dense = is_dense(param)
+        self.strides = param.stride() if dense else torch.empty(param.shape, device="meta").stride()
+
+    def blank(self) -> torch.Tensor:
+        """New memory for the gradient, in the order in which it is sent."""
+        return torch.empty_strided(self.param.shape, self.strides, dtype=self.param.dtype)
+
+    def is_in_order(self, grad: torch.Tensor) -> bool:
+        """Can `grad` be sent as it lies in memory?"""
+        if grad.dtype != self.param.dtype:
+            return False
+        return grad.stride() == self.strides or (
+            grad.is_contiguous() and self.param.is_contiguous()
+        )
+
+
+class Reducer:
+    """Submits each gradient when it is complete and waits for all of them.
+
+    Threads: those that call the hooks, under the interpreter's lock; `synchronize` in one at a time.
+    """
+
+    def __init__(self, terms: Terms, rate_of: Callable[[int], float]) -> None:
+        self._terms = terms
+        self._rate_of = rate_of
+        self._gradients: list[_Gradient] = []
+        self._session: runtime.Session | None = None
+        self._is_prepared = False
+        self._domain = 0
+        self._step = 0
+        self._flying = 0
+
+    def adopt(self, named: list[tuple[str, torch.Tensor, int]]) -> None:
+        """Takes care of (name, parameter, its group's index) from now on."""
+        for name, param, group in named:
+            if param.numel() == 0:
+                continue  # no rank has anything to say
+            check(param)
+            gradient = _Gradient(name, param, group, self._terms.passes)
+            gradient.hooks = [
+                param.register_hook(self._guard(gradient)),
+                param.register_post_accumulate_grad_hook(self._collector(gradient)),
+            ]
+            self._gradients.append(gradient)
+        self._is_prepared = False
+
+    def close(self) -> None:
+        """Lets go of the parameters. What is in flight stays borrowed by the session."""
+        for gradient in self._gradients:
+            for hook in gradient.hooks:
+                hook.remove()
+            if (
+                isinstance(gradient.handle, int)
+                and gradient.handle > 0
+                and self._session is not None
+            ):
+                self._session.borrowed[gradient.handle] = (gradient.lent, gradient.view)
+        self._gradients.clear()
+
+    @property
+    def process_set(self) -> ProcessSet:
+        """Whose gradients they are."""
+        return self._terms.process_set
+
+    @property
+    def in_flight(self) -> bool:
+        """Was a gradient submitted that `synchronize` did not return yet?"""
+        return self._flying > 0
+
+    def set_passes(self, passes: int) -> None:
+        """How many backward passes make a gradient, from the next one on."""
+        self._terms.passes = passes
+        for gradient in self._gradients:
+            gradient.countdown = passes
+
+    def synchronize(self) -> None:
+        """Waits until every parameter's gradient is the ranks' result, and puts it into `p.grad`.
+
+        A parameter without a gradient takes part with zeros: other ranks may have one. All have
+        ended when an error is raised; the first one is. Ctrl-C leaves the rest in flight, and the
+        next call goes on.
+        """
+        self._join_session()
+        for gradient in self._gradients:
+            if gradient.handle is None:
+                self._submit(gradient)
+        if self._session is not None:
+            self._session.engine.flush(self._domain)
+        error = None
+        for gradient in self._gradients:
+            try:
+                self._wait(gradient)
+            except (_native.HoraError, ValueError) as failed:
+                error = error or failed
+                gradient.handle = _ENDED
+        self._land()
+        self._step += 1
+        if error is not None:
+            raise error
+
+    def _guard(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
+        # Autograd adds to p.grad before the hook below runs: too late to refuse.
+        def refuse_while_in_flight(_: torch.Tensor) -> None:
+            if gradient.handle is not None:
+                raise AssertionError(_TOO_MANY)
+
+        return refuse_while_in_flight
+
+    def _collector(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
+        def collect(_: torch.Tensor) -> None:
+            if gradient.handle is not None:
+                raise AssertionError(_TOO_MANY)
+            gradient.countdown -= 1
+            if gradient.countdown <= 0:
+                self._join_session()
+                self._submit(gradient)
+
+        return collect
+
+    def _join_session(self) -> None:
+        session = runtime.session()
+        if session is not self._session:
+            self._land()  # what was in flight ended with its session
+            self._session, self._domain = session, session.next_domain()
+            for gradient in self._gradients:
+                gradient.request = gradient.view = None
+            self._is_prepared = False
+        if not self._is_prepared:
+            self._prepare(session.engine)
+            self._is_prepared = True
+
+    def _is_compressed(self, dtype: torch.dtype) -> bool:
+        return self._terms.chain != "none" and dtype not in (torch.float64,)
+
+    def _prepare(self, engine: _native.Engine) -> None:
+        """Makes the requests, and the slices of the arena, that do not exist yet."""
+        new = [gradient for gradient in self._gradients if gradient.request is None]
+        for gradient in new:
+            gradient.request = self._request(engine, gradient)
+        in_arena = [gradient for gradient in new if not self._is_compressed(gradient.param.dtype)]
+        sizes = [gradient.param.numel() * gradient.param.element_size() for gradient in in_arena]
+        starts = [0, *itertools.accumulate(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]
+        if not in_arena:
+            return
+        memory = torch.frombuffer(engine.allocate(starts[-1]), dtype=torch.uint8)
+        for gradient, start, size in zip(in_arena, starts, sizes, strict=False):
+            part = memory[start : start + size].view(gradient.param.dtype)
+            gradient.view = part.as_strided(
+                gradient.param.shape, gradient.strides, part.storage_offset()
+            )
+
+    def _request(self, engine: _native.Engine, gradient: _Gradient) -> _native.PreparedRequest:
+        terms, param = self._terms, gradient.param
+        return _native.PreparedRequest(
+            engine,
+            Op.ALLREDUCE,
+            CODES[param.dtype],
+            shape_in_memory(param.shape, gradient.strides),
+            self._name(gradient),
+            terms.op,
+            terms.process_set.required_id(),
+            *terms.scales,
+            terms.chain if self._is_compressed(param.dtype) else "none",
+            0,
+            self._domain,
+        )
+
+    def _name(self, gradient: _Gradient) -> str:
+        # Two optimizers may have parameters of the same name.
+        suffix = "" if self._domain == 1 else f"@{self._domain}"
+        return f"allreduce.{gradient.name}{suffix}"
+
+    def _submit(self, gradient: _Gradient) -> None:
+        with torch.no_grad():
+            grad = gradient.param.grad
+            if grad is not None and grad.layout != torch.strided:
+                if not self._terms.sparse_as_dense:
+                    self._submit_sparse(gradient, grad)
+                    return
+                grad = gradient.param.grad = grad.to_dense()
+            memory = self._place(gradient, grad)
+        rate = self._rate_of(gradient.group)
+        gradient.handle = gradient.request.submit(memory.data_ptr(), rate, self._step)
+        self._flying += 1
+
+    def _submit_sparse(self, gradient: _Gradient, grad: torch.Tensor) -> None:
+        terms, name = self._terms, self._name(gradient)
+        gradient.handle = sparse_allreduce_async(grad, name, terms.op, terms.process_set)
+        self._flying += 1
+
+    def _place(self, gradient: _Gradient, grad: torch.Tensor | None) -> torch.Tensor:
+        """The memory to reduce in place; `p.grad` is it, or gets the result in `_wait`."""
+        param, view = gradient.param, gradient.view
+        if grad is None:
+            # Not computed here, but perhaps elsewhere.
+            if view is None or _is_kept_elsewhere(view):
+                view = gradient.blank()
+                gradient.lent = (view, None)
+            param.grad = view.zero_()
+            return view
+        if view is not None:
+            if grad is view or _same_memory(grad, view):
+                return view
+            if not grad.requires_grad and not _is_kept_elsewhere(view):
+                param.grad = view.copy_(grad)
+                return view
+        # By pointer: compressed, part of a graph, or the slice is still somebody's.
+        if gradient.is_in_order(grad):
+            gradient.lent = (grad, None)
+            return grad
+        copy = gradient.blank().copy_(grad.detach())
+        gradient.lent = (copy, grad)
+        return copy
+
+    def _wait(self, gradient: _Gradient) -> None:
+        handle = gradient.handle
+        if handle == _ENDED:
+            return
+        if isinstance(handle, int):
+            assert self._session is not None
+            self._session.engine.wait(handle)
+            if gradient.lent is not None and gradient.lent[1] is not None:
+                gradient.lent[1].data.copy_(gradient.lent[0])
+        else:
+            gradient.param.grad = synchronize(handle)
+        gradient.handle = _ENDED
+
+    def _land(self) -> None:
+        """Nothing is in flight any longer."""
+        self._flying = 0
+        for gradient in self._gradients:
+            gradient.handle = gradient.lent = None
+            gradient.countdown = self._terms.passes
+
+
+def _same_memory(grad: torch.Tensor, view: torch.Tensor) -> bool:
+    return (
+        grad.data_ptr() == view.data_ptr()
+        and grad.shape == view.shape
+        and grad.stride() == view.stride()
+        and grad.dtype == view.dtype
+        and not grad.requires_grad
+    )
+
+
+def _is_kept_elsewhere(view: torch.Tensor) -> bool:
+    # Ours in the slot, the callers' variables and parameter, and getrefcount's own.
+    return sys.getrefcount(view) > _OWN_REFERENCES
+
+
+def _count_own_references() -> int:
+    """How `_is_kept_elsewhere` sees a view that only its slot holds: measured, not assumed."""
+
+    def called(view: torch.Tensor) -> int:
+        return sys.getrefcount(view)
+
+    gradient = _Gradient("", torch.empty(0), 0, 1)
+    gradient.view = torch.empty(0)
+    view = gradient.view
+    return called(view)
+
+
+_OWN_REFERENCES = _count_own_references()

@@ -1,0 +1,359 @@
+#include "launcher/job.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <optional>
+#include <string_view>
+
+#include <fmt/format.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#include "hora/status.h"
+#include "launcher/guard.h"
+#include "launcher/output.h"
+#include "runtime/descriptor.h"
+
+namespace hora {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kTerminateTime{5000};  // between SIGTERM and SIGKILL
+constexpr milliseconds kDrainTime{2000};      // for output of processes that we could not kill
+
+/// One of a rank's two output pipes.
+struct Stream {
+  Descriptor pipe;
+  LineSplitter splitter;
+  Outlet* outlet = nullptr;
+};
+
+struct RankProcess {
+  pid_t pid = -1;
+  bool running = false;
+  int wait_status = 0;
+  std::string prefix;
+  Stream out, err;
+  Tail tail;  // of stderr
+};
+
+/// null-terminated, for execve(). Borrows the strings.
+std::vector<char*> pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> result;
+  for (const std::string& text : texts) result.push_back(const_cast<char*>(text.c_str()));
+  result.push_back(nullptr);
+  return result;
+}
+
+/// After fork() in a process with threads: only calls that are safe in a signal handler.
+[[noreturn]] void become(const RankCommand& command, char* const* arguments, char* const* variables,
+                         pid_t parent, int in, int out, int err) {
+  ::setpgid(0, 0);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != parent) ::_exit(1);
+  ::dup2(in, STDIN_FILENO);
+  ::dup2(out, STDOUT_FILENO);
+  ::dup2(err, STDERR_FILENO);
+  ::signal(SIGPIPE, SIG_DFL);  // ignored here, and that would be inherited
+  sigset_t none;
+  ::sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::execve(command.program.c_str(), arguments, variables);
+  const char* const reason = ::strerrordesc_np(errno);
+  for (const char* text : {"horarun: cannot execute ", command.program.c_str(), ": ",
+                           reason ? reason : "unknown error", "\n"}) {
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, ::strlen(text));
+  }
+  ::_exit(126);
+}
+
+class Job {
+ public:
+  Job(const JobPlan& plan, const Clock& clock) : plan_(plan), clock_(clock) {
+    ranks_.resize(plan.ranks.size());
+  }
+
+  int run() {
+    sigset_t signals;
+    ::sigemptyset(&signals);
+    for (const int signal : {SIGCHLD, SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&signals, signal);
+    ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+    ::signal(SIGPIPE, SIG_IGN);
+    signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+    if (const Status status = start_all(); !status.ok()) {
+      say(status.message());
+      kill_all(SIGKILL);
+      finish();
+      return 1;
+    }
+    while (std::any_of(ranks_.begin(), ranks_.end(), [](const auto& rank) { return rank.running; }))
+      step();
+    finish();
+    return result();
+  }
+
+ private:
+  enum class Stage { kRunning, kGrace, kTerminating, kKilled };
+
+  Status start_all() {
+    for (size_t i = 0; i < ranks_.size(); ++i) HORA_TRY(start(i));
+    return {};
+  }
+
+  Status start(size_t index) {
+    RankProcess& rank = ranks_[index];
+    int out[2], err[2];
+    if (::pipe2(out, O_CLOEXEC) != 0) return cannot_start(index);
+    rank.out.pipe.reset(out[0]);
+    const Descriptor out_end(out[1]);
+    if (::pipe2(err, O_CLOEXEC) != 0) return cannot_start(index);
+    rank.err.pipe.reset(err[0]);
+    const Descriptor err_end(err[1]);
+    for (const int end : {out[0], err[0]}) ::fcntl(end, F_SETFL, O_NONBLOCK);
+    rank.out.outlet = &stdout_;
+    rank.err.outlet = &stderr_;
+    if (plan_.prefix) rank.prefix = fmt::format("[{}] ", index);
+    // A rank is not the terminal's foreground process: reading from it would stop the rank.
+    const bool reads = index == 0 && ::isatty(STDIN_FILENO) == 0;
+    const Descriptor in(reads ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
+                              : ::open("/dev/null", O_RDONLY | O_CLOEXEC));
+    const RankCommand& command = plan_.ranks[index];
+    const auto arguments = pointers(command.arguments), variables = pointers(command.environment);
+    const pid_t parent = ::getpid();
+    const pid_t pid = ::fork();
+    if (pid < 0) return cannot_start(index);
+    if (pid == 0)
+      become(command, arguments.data(), variables.data(), parent, in.get(), out[1], err[1]);
+    ::setpgid(pid, pid);  // whoever of us comes first
+    rank.pid = pid;
+    rank.running = true;
+    return {};
+  }
+
+  static Status cannot_start(size_t index) {
+    return Status(Code::kUnavailable,
+                  fmt::format("cannot start rank {}: {}", index, ::strerrordesc_np(errno)));
+  }
+
+  void say(std::string_view text) { stderr_.add("horarun: ", {std::string(text), false}); }
+
+  /// Waits for something to happen and deals with it.
+  void step() {
+    std::vector<pollfd> entries = {{signals_.get(), POLLIN, 0}};
+    std::vector<Stream*> streams;
+    for (RankProcess& rank : ranks_) {
+      for (Stream* stream : {&rank.out, &rank.err}) {
+        if (!stream->pipe.valid() || stream->outlet->full()) continue;
+        entries.push_back({stream->pipe.get(), POLLIN, 0});
+        streams.push_back(stream);
+      }
+    }
+    for (const Outlet* outlet : {&stdout_, &stderr_})
+      if (outlet->pending()) entries.push_back({outlet->descriptor(), POLLOUT, 0});
+    if (::poll(entries.data(), entries.size(), deadline_ ? deadline_->poll_milliseconds() : -1) >
+        0) {
+      for (size_t i = 0; i < streams.size(); ++i)
+        if (entries[i + 1].revents) read(*streams[i]);
+      if (entries[0].revents) take_signals();
+    }
+    stdout_.pump();
+    stderr_.pump();
+    if (deadline_ && deadline_->passed()) escalate();
+  }
+
+  RankProcess& owner_of(const Stream& stream) {
+    const auto owns = [&](const RankProcess& rank) {
+      return &rank.out == &stream || &rank.err == &stream;
+    };
+    return *std::find_if(ranks_.begin(), ranks_.end(), owns);
+  }
+
+  void read(Stream& stream) {
+    std::vector<Line> lines;
+    const ssize_t count = ::read(stream.pipe.get(), buffer_.data(), buffer_.size());
+    if (count > 0) {
+      stream.splitter.feed({buffer_.data(), static_cast<size_t>(count)}, lines);
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+      stream.splitter.finish(lines);
+      stream.pipe.reset();
+    }
+    pass_on(stream, lines);
+  }
+
+  void pass_on(Stream& stream, const std::vector<Line>& lines) {
+    RankProcess& rank = owner_of(stream);
+    for (const Line& line : lines) {
+      stream.outlet->add(rank.prefix, line);
+      if (&stream == &rank.err) rank.tail.add(line);
+    }
+  }
+
+  void take_signals() {
+    signalfd_siginfo info{};
+    while (::read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
+      const int signal = static_cast<int>(info.ssi_signo);
+      if (signal == SIGCHLD)
+        reap();
+      else
+        stop(signal);
+    }
+  }
+
+  /// The first request is passed on, so that programs can end in their own way; a second one, or a
+  /// hang-up (our guard or the terminal is gone), does not wait for that.
+  void stop(int signal) {
+    const bool again = stops_++ > 0;
+    if (!again) stopped_by_ = signal;
+    if (again || signal == SIGHUP) {
+      stage_ = Stage::kKilled;
+      deadline_.reset();
+      kill_all(SIGKILL);
+    } else {
+      kill_all(signal);
+    }
+  }
+
+  void kill_all(int signal) {
+    for (const RankProcess& rank : ranks_)
+      if (rank.running) ::kill(-rank.pid, signal);
+  }
+
+  void reap() {
+    for (;;) {
+      siginfo_t ended{};
+      // The process stays a zombie while its group is killed: its number cannot be reused yet.
+      if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0) return;
+      const auto of_pid = [&](const RankProcess& rank) { return rank.pid == ended.si_pid; };
+      const auto rank = std::find_if(ranks_.begin(), ranks_.end(), of_pid);
+      const bool failed = ended.si_code != CLD_EXITED || ended.si_status != 0;
+      // What a dead rank started (data loaders) holds its sockets, and would hide its death.
+      if (rank != ranks_.end() && failed) ::kill(-rank->pid, SIGKILL);
+      int wait_status = 0;
+      ::waitpid(ended.si_pid, &wait_status, 0);
+      if (rank == ranks_.end()) continue;  // an orphan of a rank, adopted
+      rank->running = false;
+      rank->wait_status = wait_status;
+      if (failed && !first_failed_) {
+        first_failed_ = static_cast<size_t>(rank - ranks_.begin());
+        failed_before_stop_ = stopped_by_ == 0;
+        if (stage_ == Stage::kRunning) {
+          stage_ = Stage::kGrace;
+          deadline_.emplace(clock_, plan_.grace);
+        }
+      }
+    }
+  }
+
+  void escalate() {
+    deadline_.reset();
+    if (stage_ == Stage::kGrace) {
+      stage_ = Stage::kTerminating;
+      deadline_.emplace(clock_, kTerminateTime);
+      kill_all(SIGTERM);
+    } else if (stage_ == Stage::kTerminating) {
+      stage_ = Stage::kKilled;
+      kill_all(SIGKILL);
+    }
+  }
+
+  std::string fate(size_t index) const {
+    const RankProcess& rank = ranks_[index];
+    if (WIFEXITED(rank.wait_status))
+      return fmt::format("rank {} (pid {}) exited with code {}", index, rank.pid,
+                         WEXITSTATUS(rank.wait_status));
+    const int signal = WTERMSIG(rank.wait_status);
+    const char* const name = ::sigdescr_np(signal);
+    return fmt::format("rank {} (pid {}) was killed by signal {} ({})", index, rank.pid, signal,
+                       name ? name : "unknown");
+  }
+
+  /// All ranks have ended: nothing of theirs may stay, and all they wrote goes out.
+  void finish() {
+    for (const RankProcess& rank : ranks_)
+      if (rank.pid > 0 && rank.running) ::kill(-rank.pid, SIGKILL);
+    kill_descendants(clock_);
+    drain();
+    if (first_failed_ && failed_before_stop_) report();
+    // Ends when the reader has taken everything, has gone, or the user will not wait.
+    while (stdout_.pending() || stderr_.pending()) {
+      pollfd entries[3] = {{signals_.get(), POLLIN, 0},
+                           {stdout_.pending() ? stdout_.descriptor() : -1, POLLOUT, 0},
+                           {stderr_.pending() ? stderr_.descriptor() : -1, POLLOUT, 0}};
+      ::poll(entries, std::size(entries), -1);
+      const int before = stops_;
+      if (entries[0].revents) take_signals();
+      if (stops_ != before) return;
+      stdout_.pump();
+      stderr_.pump();
+    }
+  }
+
+  void drain() {
+    deadline_.emplace(clock_, kDrainTime);
+    const auto open = [](const RankProcess& rank) {
+      return rank.out.pipe.valid() || rank.err.pipe.valid();
+    };
+    stage_ = Stage::kKilled;
+    while (deadline_ && std::any_of(ranks_.begin(), ranks_.end(), open)) {
+      const bool slow_reader = stdout_.full() || stderr_.full();
+      if (slow_reader) deadline_.emplace(clock_, kDrainTime);
+      step();
+    }
+    for (RankProcess& rank : ranks_) {
+      for (Stream* stream : {&rank.out, &rank.err}) {
+        std::vector<Line> lines;
+        stream->splitter.finish(lines);
+        if (!lines.empty()) pass_on(*stream, lines);
+      }
+    }
+    deadline_.reset();
+  }
+
+  void report() {
+    const auto& lines = ranks_[*first_failed_].tail.lines();
+    const std::string what = fate(*first_failed_);
+    if (ranks_.size() > 1 && !lines.empty()) {
+      say(fmt::format("rank {} failed first; its last {} lines of stderr:", *first_failed_,
+                      lines.size()));
+      for (const std::string& line : lines)
+        stderr_.add(ranks_[*first_failed_].prefix, {line, false});
+    }
+    say(what);
+  }
+
+  int result() const {
+    if (stopped_by_ != 0) return 128 + stopped_by_;
+    if (!first_failed_) return 0;
+    const int status = ranks_[*first_failed_].wait_status;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  }
+
+  const JobPlan& plan_;
+  const Clock& clock_;
+  Descriptor signals_;
+  Outlet stdout_{STDOUT_FILENO}, stderr_{STDERR_FILENO};
+  std::vector<RankProcess> ranks_;  // never resized: streams are found by address
+  Stage stage_ = Stage::kRunning;
+  std::optional<Deadline> deadline_;
+  std::optional<size_t> first_failed_;
+  bool failed_before_stop_ = false;
+  int stops_ = 0, stopped_by_ = 0;
+  std::array<char, 65536> buffer_;
+};
+
+}  // namespace
+
+int run_job(const JobPlan& plan, const Clock& clock) {
+  return Job(plan, clock).run();
+}
+
+}  // namespace hora

@@ -1,0 +1,308 @@
+#include "launcher/run.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <random>
+#include <set>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include "hora/config.h"
+#include "launcher/cores.h"
+#include "launcher/guard.h"
+#include "runtime/log.h"
+#include "runtime/quantity.h"
+#include "runtime/store.h"
+
+namespace hora {
+namespace {
+
+constexpr int kUsage = 2, kNotFound = 127;
+
+constexpr const char* kExamples = R"(
+Each rank gets HORA_RANK, HORA_SIZE and where to find the others (also RANK, WORLD_SIZE, LOCAL_RANK
+and LOCAL_WORLD_SIZE, as torchrun sets them), and OMP_NUM_THREADS so that the ranks share the cores.
+When a rank fails the others get --grace seconds to end by themselves; then they are stopped. The
+failed rank's last lines are repeated at the end, and its exit code is horarun's.
+
+Examples:
+  horarun -np 4 python train.py --epochs 3     four ranks on this machine
+  horarun -np 2 --compression topk:0.01 python train.py
+                                               compress gradients
+  horarun -np 2 -x HORA_LOG_LEVEL=info python train.py
+                                               with a variable set
+  horarun -np 8 --dry-run python train.py      show what would be started
+  hora settings                                all settings
+  hora doctor                                  what this machine can do
+)";
+
+std::string_view name_in(std::string_view variable) {
+  return variable.substr(0, variable.find('='));
+}
+
+/// Where the program's name is: our own options end there, however the program's arguments look.
+size_t program_index(const CLI::App& app, const std::vector<std::string>& arguments) {
+  size_t i = 0;
+  while (i < arguments.size() && arguments[i].size() > 1 && arguments[i][0] == '-') {
+    const std::string& argument = arguments[i++];
+    if (argument == "--") break;
+    if (argument.find('=') != argument.npos) continue;
+    const bool is_short = argument[1] != '-';
+    if (is_short && argument.size() > 2) continue;  // -n4
+    const CLI::Option* const option = app.get_option_no_throw(argument);
+    if (option && option->get_items_expected_max() > 0) ++i;
+  }
+  return std::min(i, arguments.size());
+}
+
+/// The flags that are settings.
+struct SettingFlag {
+  const char* flag;
+  const char* variable;
+  const char* help;
+};
+constexpr SettingFlag kSettingFlags[] = {
+    {"--compression", "HORA_COMPRESSION", "Chain that compresses gradients"},
+    {"--backend", "HORA_BACKEND", "How bytes move: auto, shm or gloo"},
+    {"--failure-timeout", "HORA_FAILURE_TIMEOUT", "A rank silent for this long is lost (10s)"},
+    {"--log-level", "HORA_LOG_LEVEL", "trace, debug, info, warning, error or off"},
+};
+
+/// The library's usage line does not know of the program to start.
+std::string help_of(const CLI::App& app, const std::string& program) {
+  std::string text = app.help();
+  const std::string theirs = program + " [OPTIONS]";
+  const size_t at = text.find(theirs);
+  if (at != text.npos)
+    text.replace(at, theirs.size(), program + " -np N [options] program [arguments...]");
+  return text;
+}
+
+ParsedRun ending(int code, std::string text) {
+  return {false, {}, {code, std::move(text)}};
+}
+
+ParsedRun mistake(const std::string& program, const std::string& text) {
+  return ending(kUsage, fmt::format("{}: {}\nTry `{} --help`.\n", program, text, program));
+}
+
+std::map<std::string, std::string> variables_of(const std::vector<std::string>& environment) {
+  std::map<std::string, std::string> variables;
+  for (const std::string& entry : environment) {
+    const size_t equals = entry.find('=');
+    if (equals != entry.npos)
+      variables.try_emplace(entry.substr(0, equals), entry.substr(equals + 1));
+  }
+  return variables;
+}
+
+std::vector<std::string> rank_environment(const RunOptions& options,
+                                          const Surroundings& surroundings, int rank) {
+  auto variables = variables_of(surroundings.environment);
+  for (const std::string& variable : options.variables) {
+    const std::string name(name_in(variable));
+    variables[name] = variable.substr(name.size() + 1);
+  }
+  const std::string number = std::to_string(rank), count = std::to_string(options.ranks);
+  for (const char* name : {"HORA_RANK", "HORA_LOCAL_RANK", "RANK", "LOCAL_RANK"})
+    variables[name] = number;
+  for (const char* name : {"HORA_SIZE", "HORA_LOCAL_SIZE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
+    variables[name] = count;
+  variables["HORA_CROSS_RANK"] = "0";
+  variables["HORA_CROSS_SIZE"] = "1";
+  variables["HORA_STORE"] = surroundings.store;
+  variables["HORA_JOB"] = surroundings.job;
+  variables.try_emplace("OMP_NUM_THREADS",
+                        std::to_string(std::max(1, surroundings.cores / options.ranks)));
+  // Python would keep lines back, since a pipe is not a terminal.
+  variables.try_emplace("PYTHONUNBUFFERED", "1");
+  std::vector<std::string> result;
+  for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
+  return result;
+}
+
+bool is_program(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+         ::access(path.c_str(), X_OK) == 0;
+}
+
+Result<std::string> find_program(const std::string& name,
+                                 const std::vector<std::string>& environment) {
+  const std::string hint =
+      name.ends_with(".py") ? fmt::format("; did you mean `python {}`?", name) : "";
+  if (name.find('/') != name.npos) {
+    if (is_program(name)) return name;
+    const char* const what =
+        ::access(name.c_str(), F_OK) == 0 ? "is not executable" : "does not exist";
+    return Status(Code::kUnavailable, fmt::format("program {} {}{}", name, what, hint));
+  }
+  const auto variables = variables_of(environment);
+  const auto found = variables.find("PATH");
+  std::istringstream folders(found == variables.end() ? "/usr/bin:/bin" : found->second);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    const std::string path = (folder.empty() ? "." : folder) + "/" + name;
+    if (is_program(path)) return path;
+  }
+  return Status(Code::kUnavailable, fmt::format("program {} was not found in PATH{}", name, hint));
+}
+
+std::string shell_quoted(const std::string& text) {
+  constexpr std::string_view kPlain =
+      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
+  if (!text.empty() && text.find_first_not_of(kPlain) == text.npos) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string random_name() {
+  std::random_device device;
+  return fmt::format("{:08x}", device());
+}
+
+int complain(const std::string& program, const Status& status) {
+  std::istringstream lines(status.message());
+  for (std::string line; std::getline(lines, line);) fmt::print(stderr, "{}: {}\n", program, line);
+  return status.code() == Code::kUnavailable ? kNotFound : kUsage;
+}
+
+}  // namespace
+
+ParsedRun parse_run(const std::string& program, const std::vector<std::string>& arguments) {
+  CLI::App app("Starts a program as several ranks that reduce their gradients together.", program);
+  RunOptions options;
+  std::string grace = "15s";
+  std::vector<std::string> exports;
+  std::map<std::string, std::string> flags;
+  bool no_prefix = false;
+  app.footer(kExamples);
+  app.add_option("-n,--np", options.ranks, "Number of ranks; -np works too")->type_name("N");
+  app.add_option("-x", exports, "Set a variable for all ranks; may be repeated")
+      ->type_name("NAME=VALUE")
+      ->expected(1)
+      ->take_all();
+  for (const SettingFlag& flag : kSettingFlags)
+    app.add_option(flag.flag, flags[flag.variable], flag.help)->type_name(flag.variable);
+  app.add_option("--grace", grace, "Time for the others to end when one rank failed (15s)")
+      ->type_name("TIME");
+  app.add_flag("--no-prefix", no_prefix, "Do not put [rank] before each line of output");
+  app.add_flag("--dry-run", options.dry_run, "Print commands and environment, start nothing");
+  app.set_version_flag("--version", "hora " HORA_VERSION);
+
+  std::vector<std::string> words = arguments;
+  const size_t first = [&] {
+    for (size_t i = 0; i < words.size() && i < program_index(app, words); ++i)
+      if (words[i] == "-np") words[i] = "--np";
+    return program_index(app, words);
+  }();
+  options.command.assign(words.begin() + static_cast<std::ptrdiff_t>(first), words.end());
+  words.resize(first);
+  if (!words.empty() && words.back() == "--") words.pop_back();
+  try {
+    std::reverse(words.begin(), words.end());
+    app.parse(words);
+  } catch (const CLI::CallForHelp&) {
+    return ending(0, help_of(app, program));
+  } catch (const CLI::CallForVersion& version) {
+    return ending(0, std::string(version.what()) + "\n");
+  } catch (const CLI::Error& error) {
+    return mistake(program, error.what());
+  }
+
+  if (app.count("--np") == 0) return mistake(program, "how many ranks? Give -np N, such as -np 2");
+  if (options.ranks < 1)
+    return mistake(program, fmt::format("-np {}: expected at least 1 rank", options.ranks));
+  if (options.command.empty())
+    return mistake(program, "which program? Give it after the options, such as `python train.py`");
+  const auto seconds = parse_seconds(grace);
+  if (!seconds || *seconds > 86400)
+    return mistake(program, fmt::format("--grace {}: expected a time such as 15s", grace));
+  options.grace = *seconds;
+  options.prefix = !no_prefix;
+  for (const std::string& variable : exports) {
+    if (variable.find('=') == variable.npos || variable[0] == '=')
+      return mistake(program, fmt::format("-x {}: expected NAME=VALUE", variable));
+    options.variables.push_back(variable);
+  }
+  for (const SettingFlag& flag : kSettingFlags)
+    if (app.count(flag.flag) > 0)
+      options.variables.push_back(fmt::format("{}={}", flag.variable, flags[flag.variable]));
+  return {true, std::move(options), {}};
+}
+
+Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroundings) {
+  JobPlan plan;
+  plan.prefix = options.prefix;
+  plan.grace = std::chrono::milliseconds(static_cast<int64_t>(options.grace * 1000));
+  for (int rank = 0; rank < options.ranks; ++rank)
+    plan.ranks.push_back({{}, options.command, rank_environment(options, surroundings, rank)});
+  HORA_TRY(Config::parse(plan.ranks[0].environment).status());
+  Result<std::string> program = find_program(options.command[0], plan.ranks[0].environment);
+  HORA_TRY(program.status());
+  for (RankCommand& rank : plan.ranks) rank.program = program.value();
+  return plan;
+}
+
+std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings) {
+  const std::set<std::string> before(surroundings.environment.begin(),
+                                     surroundings.environment.end());
+  std::string text;
+  for (size_t i = 0; i < plan.ranks.size(); ++i) {
+    const RankCommand& rank = plan.ranks[i];
+    text += fmt::format("# rank {}\n", i);
+    for (const std::string& variable : rank.environment) {
+      if (before.count(variable) > 0) continue;
+      const std::string name(name_in(variable));
+      text += fmt::format("{}={} ", name, shell_quoted(variable.substr(name.size() + 1)));
+    }
+    text += shell_quoted(rank.program);
+    for (size_t k = 1; k < rank.arguments.size(); ++k)
+      text += " " + shell_quoted(rank.arguments[k]);
+    text += "\n";
+  }
+  return text;
+}
+
+int run_main(const std::string& program, const std::vector<std::string>& arguments) {
+  const ParsedRun parsed = parse_run(program, arguments);
+  if (!parsed.run) {
+    fmt::print(parsed.ending.code == 0 ? stdout : stderr, "{}", parsed.ending.text);
+    return parsed.ending.code;
+  }
+  const RunOptions& options = parsed.options;
+  Surroundings surroundings{environment(), "unix:/tmp/hora-XXXXXX/store", random_name(),
+                            allowed_cores()};
+  // A mistake is told before there is anything to clean up.
+  const Result<JobPlan> trial = make_plan(options, surroundings);
+  if (!trial.ok()) return complain(program, trial.status());
+  if (options.dry_run) {
+    fmt::print("{}", describe_plan(trial.value(), surroundings));
+    return 0;
+  }
+  const Result<Config> config = Config::parse(trial.value().ranks[0].environment);
+  const Log log("horarun", log_level_of(config.value().log_level));
+  if (options.ranks > surroundings.cores)
+    log.info("{} ranks share {} cores", options.ranks, surroundings.cores);
+
+  const SystemClock clock;
+  return run_guarded(clock, [&](const std::string& directory) {
+    const auto server = StoreServer::start(directory + "/store");
+    if (!server.ok()) {
+      log.error("{}", server.status().message());
+      return 1;
+    }
+    surroundings.store = server.value()->address();
+    const Result<JobPlan> plan = make_plan(options, surroundings);
+    if (!plan.ok()) return complain(program, plan.status());
+    return run_job(plan.value(), clock);
+  });
+}
+
+}  // namespace hora

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "hora/status.h"
+#include "launcher/job.h"
+
+namespace hora {
+
+/// What the command line of horarun asks for.
+struct RunOptions {
+  int ranks = 0;
+  bool prefix = true;
+  bool dry_run = false;
+  double grace = 15;                   ///< seconds
+  std::vector<std::string> variables;  ///< NAME=VALUE; from -x and from flags that are settings
+  std::vector<std::string> command;    ///< the program and its arguments
+};
+
+/// A command line that starts nothing: what to print, and the exit code.
+struct Ending {
+  int code = 0;
+  std::string text;
+};
+
+/// Either options or an ending; `program` is how the user called us.
+struct ParsedRun {
+  bool run = false;
+  RunOptions options;
+  Ending ending;
+};
+ParsedRun parse_run(const std::string& program, const std::vector<std::string>& arguments);
+
+/// What does not depend on the options.
+struct Surroundings {
+  std::vector<std::string> environment;  ///< NAME=VALUE
+  std::string store;                     ///< address for HORA_STORE
+  std::string job;
+  int cores = 1;
+};
+
+/// Finds the program, makes each rank's environment, and reads it as the ranks will, so that a
+/// mistake is told once, before anything starts. Errors: kUnavailable: no such program;
+/// kInvalidArgument: a setting is wrong.
+Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroundings);
+
+/// The variables that make_plan() adds or changes, and the command, for each rank; for a shell.
+std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings);
+
+/// The program horarun. Returns the exit code.
+int run_main(const std::string& program, const std::vector<std::string>& arguments);
+
+}  // namespace hora

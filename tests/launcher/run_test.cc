@@ -1,0 +1,118 @@
+// Goal: a command line means what it says, and a wrong one is told how to be right.
+// Method: parse_run() and make_plan() on made-up words and environments.
+#include "launcher/run.h"
+
+#include <algorithm>
+
+#include <gtest/gtest.h>
+
+namespace hora {
+namespace {
+
+using Words = std::vector<std::string>;
+
+RunOptions options_of(const Words& words) {
+  const ParsedRun parsed = parse_run("horarun", words);
+  EXPECT_TRUE(parsed.run) << parsed.ending.text;
+  return parsed.options;
+}
+
+std::string mistake(const Words& words) {
+  const ParsedRun parsed = parse_run("horarun", words);
+  EXPECT_FALSE(parsed.run);
+  EXPECT_EQ(parsed.ending.code, 2);
+  return parsed.ending.text;
+}
+
+bool has(const RankCommand& rank, const std::string& variable) {
+  return std::count(rank.environment.begin(), rank.environment.end(), variable) == 1;
+}
+
+TEST(ParseRun, TakesEverySpellingOfTheNumberOfRanks) {
+  for (const Words& words : {Words{"-np", "4", "p"},
+                             {"-n", "4", "p"},
+                             {"-n4", "p"},
+                             {"--np", "4", "p"},
+                             {"--np=4", "p"},
+                             {"-n", "4", "--", "p"}}) {
+    const RunOptions options = options_of(words);
+    EXPECT_EQ(options.ranks, 4);
+    EXPECT_EQ(options.command, Words{"p"});
+  }
+}
+
+TEST(ParseRun, LeavesTheProgramsArgumentsAlone) {
+  const Words command = {"python", "-x", "A=1", "--np", "9", "-np", "--help", "--", "--dry-run"};
+  Words words = {"--no-prefix", "-np", "2", "-x", "B=2"};
+  words.insert(words.end(), command.begin(), command.end());
+  const RunOptions options = options_of(words);
+  EXPECT_EQ(options.ranks, 2);
+  EXPECT_EQ(options.command, command);
+  EXPECT_EQ(options.variables, Words{"B=2"});
+  EXPECT_FALSE(options.prefix);
+  EXPECT_FALSE(options.dry_run);
+}
+
+TEST(ParseRun, FlagsThatAreSettingsBecomeVariables) {
+  const RunOptions options =
+      options_of({"-np", "2", "--compression", "topk:0.01", "--failure-timeout=3s", "-x",
+                  "A=", "-x", "B=x=y", "--grace", "500ms", "p"});
+  EXPECT_EQ(options.variables,
+            (Words{"A=", "B=x=y", "HORA_COMPRESSION=topk:0.01", "HORA_FAILURE_TIMEOUT=3s"}));
+  EXPECT_EQ(options.grace, 0.5);
+}
+
+TEST(ParseRun, ExplainsAWrongCommandLine) {
+  EXPECT_NE(mistake({"p"}).find("-np N"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "0", "p"}).find("at least 1"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "2"}).find("which program?"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "x", "p"}).find("x"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "--fast", "p"}).find("--fast"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "-x", "A", "p"}).find("NAME=VALUE"), std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "--grace", "soon", "p"}).find("15s"), std::string::npos);
+}
+
+TEST(ParseRun, HelpTeachesAndEndsWell) {
+  const ParsedRun parsed = parse_run("horarun", {"--help"});
+  EXPECT_FALSE(parsed.run);
+  EXPECT_EQ(parsed.ending.code, 0);
+  EXPECT_NE(parsed.ending.text.find("horarun -np N [options] program"), std::string::npos);
+  EXPECT_NE(parsed.ending.text.find("Examples:"), std::string::npos);
+}
+
+TEST(MakePlan, TellsEachRankWhoItIs) {
+  const Surroundings here{{"PATH=/bin", "HORA_RANK=77", "KEEP=1"}, "unix:/s", "job1", 8};
+  const auto plan = make_plan(options_of({"-np", "3", "-x", "MINE=2", "sh", "-c", "x"}), here);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  ASSERT_EQ(plan.value().ranks.size(), 3u);
+  const RankCommand& rank = plan.value().ranks[2];
+  EXPECT_EQ(rank.program, "/bin/sh");
+  EXPECT_EQ(rank.arguments, (Words{"sh", "-c", "x"}));
+  for (const char* variable :
+       {"HORA_RANK=2", "HORA_SIZE=3", "HORA_LOCAL_RANK=2", "HORA_LOCAL_SIZE=3", "HORA_CROSS_RANK=0",
+        "HORA_CROSS_SIZE=1", "HORA_STORE=unix:/s", "HORA_JOB=job1", "RANK=2", "WORLD_SIZE=3",
+        "LOCAL_RANK=2", "LOCAL_WORLD_SIZE=3", "OMP_NUM_THREADS=2", "KEEP=1", "MINE=2"})
+    EXPECT_TRUE(has(rank, variable)) << variable;
+}
+
+TEST(MakePlan, SharesTheCoresButAtLeastOneAndNotAgainstTheUser) {
+  Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2};
+  EXPECT_TRUE(
+      has(make_plan(options_of({"-np", "8", "sh"}), here).value().ranks[0], "OMP_NUM_THREADS=1"));
+  here.environment.push_back("OMP_NUM_THREADS=5");
+  EXPECT_TRUE(
+      has(make_plan(options_of({"-np", "8", "sh"}), here).value().ranks[0], "OMP_NUM_THREADS=5"));
+}
+
+TEST(MakePlan, RefusesWhatTheRanksWouldRefuse) {
+  const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2};
+  const auto wrong = make_plan(options_of({"-np", "2", "--backend", "carrier-pigeon", "sh"}), here);
+  EXPECT_EQ(wrong.status().code(), Code::kInvalidArgument);
+  EXPECT_NE(wrong.status().message().find("auto, shm, gloo"), std::string::npos);
+  const auto missing = make_plan(options_of({"-np", "2", "train.py"}), here);
+  EXPECT_EQ(missing.status().code(), Code::kUnavailable);
+  EXPECT_NE(missing.status().message().find("python train.py"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace hora
