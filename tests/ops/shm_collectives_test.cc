@@ -1,8 +1,8 @@
-// What is particular to shared memory: every path of the collectives (slots, chunks, arenas, mixtures
-// of them) gives the exact sum wherever segments lie and however they are cut; memory is not reused
-// before the slowest reader is done, also when sets overlap; every step rings those who sleep; an
-// abort ends every wait. Inputs are small integers, so sums are exact. Drivers sleep at once: a bell
-// that is not rung is a failure.
+// What is particular to shared memory: every path of the collectives (slots, chunks, arenas,
+// mixtures of them) gives the exact sum wherever segments lie and however they are cut; memory is
+// not reused before the slowest reader is done, also when sets overlap; every step rings those who
+// sleep; an abort ends every wait. Inputs are small integers, so sums are exact. Drivers sleep at
+// once: a bell that is not rung is a failure.
 #include <sched.h>
 
 #include <random>
@@ -21,8 +21,11 @@ using Near = std::shared_ptr<Neighborhood>;
 /// One rank's backend, lane and communicator for all ranks.
 struct Seat {
   explicit Seat(const Near& met)
-      : near(met), backend(open(met)), me(met->options().rank),
-        size(static_cast<int>(met->options().ranks.size())), bell(met->bell(me)),
+      : near(met),
+        backend(open(met)),
+        me(met->options().rank),
+        size(static_cast<int>(met->options().ranks.size())),
+        bell(met->bell(me)),
         all(backend->communicator(0, met->options().ranks, 0).value()) {}
   void run(Ticket ticket) {
     lane.start(std::move(ticket));
@@ -99,9 +102,15 @@ void check_all_paths(const Near& near) {
       ASSERT_NO_FATAL_FAILURE(check_cuts(seat, count, where)) << count << " elements";
 }
 
-TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForFewThreads) { in_threads(2, check_all_paths); }
-TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForManyThreads) { in_threads(6, check_all_paths); }
-TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForProcesses) { in_processes(3, check_all_paths); }
+TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForFewThreads) {
+  in_threads(2, check_all_paths);
+}
+TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForManyThreads) {
+  in_threads(6, check_all_paths);
+}
+TEST(ShmCollectives, AllreduceIsExactWhereverSegmentsLieForProcesses) {
+  in_processes(3, check_all_paths);
+}
 
 TEST(ShmCollectives, MoreSegmentsThanCanBeDescribedAreStillReduced) {
   in_threads(2, [](const Near& near) {
@@ -117,7 +126,8 @@ TEST(ShmCollectives, MoreSegmentsThanCanBeDescribedAreStillReduced) {
 TEST(ShmCollectives, ArenaSlicesThatAreReducedInPlaceStayPrivateToTheirRank) {
   in_threads(2, [](const Near& near) {
     Seat seat(near);
-    auto* slice = reinterpret_cast<float*>(seat.backend->arena(100000 * sizeof(float)).value().data());
+    auto* slice =
+        reinterpret_cast<float*>(seat.backend->arena(100000 * sizeof(float)).value().data());
     const std::span<float> part(slice, 100000);
     check_allreduce(seat, {&part, 1});
     const float before = slice[77];
@@ -160,9 +170,11 @@ TEST(ShmCollectives, NothingIsOverwrittenBeforeASlowMemberHasReadIt) {
   });
 }
 
-/// Every member's part has a length of its own; `value(from, to, i)` is what goes from one to another.
+/// Every member's part has a length of its own; `value(from, to, i)` is what goes from one to
+/// another.
 std::byte value(int from, int to, size_t index) {
-  return std::byte((index * 7 + static_cast<size_t>(from) * 31 + static_cast<size_t>(to) * 57) % 256);
+  return std::byte((index * 7 + static_cast<size_t>(from) * 31 + static_cast<size_t>(to) * 57) %
+                   256);
 }
 
 void check_moves(const Near& near) {
@@ -193,15 +205,20 @@ void check_moves(const Near& near) {
     for (int root = 0; root < seat.size; ++root) {
       std::vector<std::byte> bytes(3 * unit + 5);
       for (size_t i = 0; root == seat.me && i < bytes.size(); ++i) bytes[i] = value(root, 9, i);
-      const Segment cut[] = {{bytes.data(), unit + me}, {bytes.data() + unit + me, 2 * unit + 5 - me}};
+      const Segment cut[] = {{bytes.data(), unit + me},
+                             {bytes.data() + unit + me, 2 * unit + 5 - me}};
       seat.run(seat.all->broadcast(seat.lane, seat.tag(), cut, root));
       for (size_t i = 0; i < bytes.size(); ++i) ASSERT_EQ(bytes[i], value(root, 9, i));
     }
   }
 }
 
-TEST(ShmCollectives, PartsOfAnyLengthReachTheirMembersInThreads) { in_threads(4, check_moves); }
-TEST(ShmCollectives, PartsOfAnyLengthReachTheirMembersInProcesses) { in_processes(3, check_moves); }
+TEST(ShmCollectives, PartsOfAnyLengthReachTheirMembersInThreads) {
+  in_threads(4, check_moves);
+}
+TEST(ShmCollectives, PartsOfAnyLengthReachTheirMembersInProcesses) {
+  in_processes(3, check_moves);
+}
 
 void check_scatter(const Near& near) {
   Seat seat(near);
@@ -217,15 +234,20 @@ void check_scatter(const Near& near) {
     std::vector<float> in(total + 1), out(counts[static_cast<size_t>(seat.me)] + 1);
     for (size_t i = 0; i < total; ++i) in[i] = input(seat.me, i, tag);
     seat.run(seat.all->reduce_scatter(seat.lane, tag, reinterpret_cast<std::byte*>(in.data()),
-                                      reinterpret_cast<std::byte*>(out.data()), counts, Reduction{}));
+                                      reinterpret_cast<std::byte*>(out.data()), counts,
+                                      Reduction{}));
     for (size_t i = 0; i + 1 < out.size(); ++i)
       ASSERT_EQ(out[i], sum(seat.size, before + i, tag)) << "element " << i;
     EXPECT_EQ(out.back(), 0) << "wrote past the end";
   }
 }
 
-TEST(ShmCollectives, EachMemberGetsItsPartOfTheSumInThreads) { in_threads(5, check_scatter); }
-TEST(ShmCollectives, EachMemberGetsItsPartOfTheSumInProcesses) { in_processes(2, check_scatter); }
+TEST(ShmCollectives, EachMemberGetsItsPartOfTheSumInThreads) {
+  in_threads(5, check_scatter);
+}
+TEST(ShmCollectives, EachMemberGetsItsPartOfTheSumInProcesses) {
+  in_processes(2, check_scatter);
+}
 
 TEST(ShmCollectives, OneMemberScalesAlone) {
   in_threads(1, [](const Near& near) {
@@ -274,7 +296,8 @@ TEST(ShmCollectives, ADescriptionThatMakesNoSenseIsCorrupt) {
   auto windows = std::make_unique<LaneWindow[]>(2);
   std::vector<std::byte> arena(1 << 20);
   Group group;
-  for (int i = 0; i < 2; ++i) group.members.push_back({&windows[i], {}, arena.data(), arena.size()});
+  for (int i = 0; i < 2; ++i)
+    group.members.push_back({&windows[i], {}, arena.data(), arena.size()});
   const Segment segment{arena.data(), 1000};
   EXPECT_TRUE(describe(group.members[0], {&segment, 1}, 4));
   Split split;

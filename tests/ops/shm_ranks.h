@@ -1,8 +1,6 @@
 #pragma once
 
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -17,6 +15,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "ops/shm/shm.h"
 
@@ -41,16 +41,19 @@ class Board {
     };
   }
   Lookup lookup() {
-    return [this](const std::string& key, std::chrono::milliseconds timeout) -> Result<std::string> {
-      const auto end = std::chrono::steady_clock::now() + timeout;
-      while (of(key).there.load(std::memory_order_acquire) == 0) {
-        if (std::chrono::steady_clock::now() > end) return Status(Code::kTimeout, key);
-        std::this_thread::yield();
-      }
-      return std::string(of(key).text);
-    };
+    return
+        [this](const std::string& key, std::chrono::milliseconds timeout) -> Result<std::string> {
+          const auto end = std::chrono::steady_clock::now() + timeout;
+          while (of(key).there.load(std::memory_order_acquire) == 0) {
+            if (std::chrono::steady_clock::now() > end) return Status(Code::kTimeout, key);
+            std::this_thread::yield();
+          }
+          return std::string(of(key).text);
+        };
   }
-  std::string text(Rank rank) { return lookup()(std::to_string(rank), std::chrono::seconds(5)).value(); }
+  std::string text(Rank rank) {
+    return lookup()(std::to_string(rank), std::chrono::seconds(5)).value();
+  }
   void clear() { std::memset(static_cast<void*>(notes_), 0, kRanks * sizeof(Note)); }
 
  private:
@@ -78,7 +81,8 @@ inline Neighborhood::Options options_of(Rank rank, int ranks) {
   return options;
 }
 
-inline Result<std::shared_ptr<Neighborhood>> meet(Board& board, const Neighborhood::Options& options) {
+inline Result<std::shared_ptr<Neighborhood>> meet(Board& board,
+                                                  const Neighborhood::Options& options) {
   return Neighborhood::meet(options, board.publish(), board.lookup());
 }
 
@@ -96,7 +100,8 @@ inline void in_threads(int ranks, const std::function<void(std::shared_ptr<Neigh
 }
 
 /// The same with forked processes; a failed expectation fails the test.
-inline void in_processes(int ranks, const std::function<void(std::shared_ptr<Neighborhood>)>& body) {
+inline void in_processes(int ranks,
+                         const std::function<void(std::shared_ptr<Neighborhood>)>& body) {
   Board board;
   std::vector<pid_t> children;
   for (Rank rank = 0; rank < ranks; ++rank) {

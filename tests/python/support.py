@@ -28,7 +28,7 @@ JOB_SECONDS = 150
 
 
 def run_ranks(size, *command, timeout=60, environment=None, check=False):
-    """Runs `python *command` as `size` ranks and gives the CompletedProcess; kills it in the end."""
+    """Runs `python *command` as `size` ranks, for so long, and gives the CompletedProcess."""
     words = [HORARUN, "-n", str(size), sys.executable, *map(str, command)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

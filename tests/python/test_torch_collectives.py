@@ -111,9 +111,11 @@ def test_allgather_joins_rows_of_different_numbers():
     parts = [values((0 if r else 3,), torch.float32, r) for r in range(size)]
     same(hvd.allgather(parts[rank], name="only root has rows"), parts[0])
     same(hvd.allgather(torch.empty(0, 4), name="nobody has rows"), torch.empty(0, 4))
-    first, second = hvd.grouped_allgather([parts[rank], torch.tensor([rank])], name="ag.group")
+    first, second = hvd.grouped_allgather(
+        [parts[rank], torch.tensor([1.0 * rank])], name="ag.group"
+    )
     same(first, parts[0])
-    same(second, torch.arange(size))
+    same(second, 1.0 * torch.arange(size))
 
 
 @on_ranks(1, 2, 4)
@@ -207,7 +209,9 @@ def test_results_do_not_depend_on_the_order_of_calls_and_waits():
                 start = hvd.allreduce_async if form == "reduce" else hvd.allreduce_async_
                 handle = start(mine, name=name, op=op)
                 combined = {
-                    hvd.Sum: every.sum(0), hvd.Max: every.amax(0), hvd.Average: every.mean(0)
+                    hvd.Sum: every.sum(0),
+                    hvd.Max: every.amax(0),
+                    hvd.Average: every.mean(0),
                 }
                 expected = combined[op].float()
             pending.append((handle, expected))
@@ -239,7 +243,9 @@ def test_disagreeing_ranks_all_get_the_same_error_and_go_on():
         "op": lambda name: hvd.allreduce(torch.ones(4), name=name, op=hvd.Min if odd else hvd.Sum),
         "root": lambda name: hvd.broadcast(torch.ones(4), int(odd), name=name),
         "kind": lambda name: (
-            hvd.allgather(torch.ones(4), name=name) if odd else hvd.allreduce(torch.ones(4), name=name)
+            hvd.allgather(torch.ones(4), name=name)
+            if odd
+            else hvd.allreduce(torch.ones(4), name=name)
         ),
         "tail": lambda name: hvd.allgather(torch.ones(2, 3 if odd else 4), name=name),
         "scale": lambda name: hvd.allreduce(
@@ -250,7 +256,10 @@ def test_disagreeing_ranks_all_get_the_same_error_and_go_on():
         text = refused(hvd.Mismatch, lambda call=call, case=case: call(f"mismatch.{case}"))
         assert f"mismatch.{case}" in text
         assert hvd.allgather_object(text, name="texts") == [text] * hvd.size()
-        same(hvd.allreduce(torch.ones(2) * rank, name="after", op=hvd.Max), torch.ones(2) * (hvd.size() - 1))
+        same(
+            hvd.allreduce(torch.ones(2) * rank, name="after", op=hvd.Max),
+            torch.ones(2) * (hvd.size() - 1),
+        )
 
 
 @on_ranks(2)
@@ -267,7 +276,11 @@ def test_mistakes_of_one_rank_are_its_own():
     same(hvd.synchronize(first), torch.full((3,), 2.0))
     again = hvd.allgather_object(hvd.rank() == 0 and second is not None, name="again")
     if again[0]:
-        mine = second if hvd.rank() == 0 else hvd.allreduce_async(torch.ones(3), name="twice", op=hvd.Sum)
+        mine = (
+            second
+            if hvd.rank() == 0
+            else hvd.allreduce_async(torch.ones(3), name="twice", op=hvd.Sum)
+        )
         same(hvd.synchronize(mine), torch.full((3,), 2.0))
     with pytest.raises(ValueError, match="complex64"):
         hvd.allreduce(torch.ones(2, dtype=torch.complex64), name="complex")
@@ -312,7 +325,11 @@ def test_sparse_sums():
 @on_ranks(2, 4)
 def test_objects_travel():
     for root in (0, hvd.size() - 1):
-        obj = {"lr": 0.1, "who": hvd.rank(), "many": list(range(1000))} if hvd.rank() == root else None
+        obj = (
+            {"lr": 0.1, "who": hvd.rank(), "many": list(range(1000))}
+            if hvd.rank() == root
+            else None
+        )
         got = hvd.broadcast_object(obj, root, name=f"object.{root}")
         assert got == {"lr": 0.1, "who": root, "many": list(range(1000))}
     assert hvd.allgather_object("x" * hvd.rank(), name="objects") == [
@@ -331,7 +348,10 @@ def test_process_sets_work_among_their_members():
         assert odd.rank() == hvd.rank() // 2
         total = hvd.allreduce(torch.tensor([hvd.rank()]), op=hvd.Sum, process_set=odd, name="odd")
         same(total, torch.tensor([4]))
-        same(hvd.allgather(torch.tensor([hvd.rank()]), process_set=odd, name="o"), torch.tensor([1, 3]))
+        same(
+            hvd.allgather(torch.tensor([hvd.rank()]), process_set=odd, name="o"),
+            torch.tensor([1, 3]),
+        )
         same(
             hvd.broadcast(torch.tensor([hvd.rank()]), 3, process_set=odd, name="ob"),
             torch.tensor([3]),
@@ -354,7 +374,9 @@ def test_joined_ranks_take_part_with_zeros():
         members = sum(i < 3 + r for r in range(hvd.size()))
         same(total, torch.full((4,), float(members)))
     assert 0 <= hvd.join() < hvd.size()
-    same(hvd.allreduce(torch.ones(1), op=hvd.Sum, name="all back"), torch.tensor([float(hvd.size())]))
+    same(
+        hvd.allreduce(torch.ones(1), op=hvd.Sum, name="all back"), torch.tensor([float(hvd.size())])
+    )
 
 
 @on_ranks(2)

@@ -1,0 +1,426 @@
+// Goal: what only real processes show: meeting, death, silence, fork, leaks, random programs over shared
+// memory and Gloo. Method: forked ranks over the real start-up; rank 0 hosts the store. Whoever must
+// die dies by its own hand (raise), so that no test ever signals a process it does not own.
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hora/engine.h"
+#include "runtime/store.h"
+#include "tests/support/run_ranks.h"
+
+namespace hora {
+namespace {
+
+using support::run_processes;
+using std::chrono::seconds;
+
+/// A private folder for one test's store socket.
+class Folder {
+ public:
+  Folder() { HORA_CHECK(::mkdtemp(path_) != nullptr, path_); }
+  ~Folder() {
+    ::unlink((path() + "/store").c_str());
+    ::rmdir(path_);
+  }
+  std::string path() const { return path_; }
+
+ private:
+  char path_[32] = "/tmp/hora-test-XXXXXX";
+};
+
+struct Job {
+  explicit Job(int ranks) : size(ranks) {
+    config.size = config.local_size = ranks;
+    config.failure_timeout = 1;
+    config.start_timeout = 20;
+    config.log_level = "off";
+    config.job = "test";
+    config.bucket_bytes = 64 << 10;
+  }
+  Folder folder;
+  int size;
+  Config config;
+
+  std::string run(const std::function<std::string(Engine&, int)>& body, seconds limit = seconds(60)) {
+    return run_processes(
+        size,
+        [&](Rank rank) -> std::string {
+          std::unique_ptr<StoreServer> server;
+          if (rank == 0) {
+            auto started = StoreServer::start(folder.path() + "/store");
+            HORA_WANT(started.ok(), started.status().message());
+            server = std::move(started).value();
+          }
+          auto engine = start(rank);
+          HORA_WANT(engine.ok(), engine.status().message());
+          return body(*engine.value(), rank);
+        },
+        limit);
+  }
+
+  Result<std::unique_ptr<Engine>> start(int rank, uint32_t epoch = 1) const {
+    Config mine = config;
+    mine.rank = mine.local_rank = rank;
+    mine.epoch = epoch;
+    mine.store = "unix:" + folder.path() + "/store";
+    return Engine::start(mine);
+  }
+};
+
+Request allreduce(const std::string& name, std::vector<float>& values) {
+  Request request;
+  request.name = name;
+  request.reduce = ReduceOp::kSum;
+  request.inputs = {{values.data(), {static_cast<int64_t>(values.size())}, DType::kFloat32, {}}};
+  request.outputs = request.inputs;
+  return request;
+}
+
+std::string reduce_ok(Engine& engine, const std::string& name, size_t count) {
+  std::vector<float> values(count, static_cast<float>(engine.world().rank + 1));
+  HORA_WANT_OK(engine.run(allreduce(name, values)));
+  const int size = engine.world().size();
+  for (const float value : values)
+    HORA_WANT(value == static_cast<float>(size * (size + 1) / 2), std::to_string(value));
+  return "";
+}
+
+/// Works until an operation fails, and checks that the error names `guilty`.
+std::string work_until_lost(Engine& engine, int guilty) {
+  const auto begun = std::chrono::steady_clock::now();
+  for (int i = 0; std::chrono::steady_clock::now() - begun < seconds(20); ++i) {
+    std::vector<float> values(static_cast<size_t>(i % 5) * 40'000 + 1, 1);
+    const Status status = engine.run(allreduce("x" + std::to_string(i % 7), values));
+    if (status.ok()) continue;
+    HORA_WANT(status.code() == Code::kPeerLost, status.message());
+    HORA_WANT(status.message().find("rank " + std::to_string(guilty)) != std::string::npos,
+              status.message());
+    HORA_WANT(!engine.health().ok(), "the epoch should be over");
+    return "";
+  }
+  return "nobody noticed that rank " + std::to_string(guilty) + " had gone";
+}
+
+size_t count_entries(const char* folder) {
+  size_t count = 0;
+  if (DIR* open = ::opendir(folder)) {
+    while (::readdir(open)) ++count;
+    ::closedir(open);
+  }
+  return count;
+}
+
+size_t resident_kib() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmRSS:")) return std::stoul(line.substr(6));
+  return 0;
+}
+
+TEST(Processes, ReduceOverSharedMemoryAndGloo) {
+  for (const std::string backend : {"shm", "gloo"}) {
+    Job job(3);
+    job.config.backend = backend;
+    EXPECT_EQ(job.run([](Engine& engine, int) -> std::string {
+      for (const size_t count : {size_t{1}, size_t{1000}, size_t{200'000}})
+        HORA_WANT_NOTHING(reduce_ok(engine, "t" + std::to_string(count), count));
+      HORA_WANT_OK(engine.shutdown());
+      return "";
+    }),
+              "")
+        << backend;
+  }
+}
+
+TEST(Processes, EightRanksOnFewCoresGetThrough) {
+  Job job(8);
+  job.config.failure_timeout = 10;
+  EXPECT_EQ(job.run([](Engine& engine, int) -> std::string {
+    for (int i = 0; i < 50; ++i) HORA_WANT_NOTHING(reduce_ok(engine, "t" + std::to_string(i % 3), 5000));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Processes, TheArenaIsPrivateAfterCompletion) {
+  Job job(2);
+  EXPECT_EQ(job.run([](Engine& engine, int rank) -> std::string {
+    constexpr size_t kCount = 300'000;
+    auto memory = engine.allocate(kCount * sizeof(float));
+    HORA_WANT(memory.ok(), memory.status().message());
+    auto* values = reinterpret_cast<float*>(memory.value().data());
+    for (int step = 0; step < 5; ++step) {
+      std::fill_n(values, kCount, static_cast<float>(rank + 1));
+      Request request;
+      request.name = "g";
+      request.reduce = ReduceOp::kSum;
+      request.inputs = {{values, {kCount}, DType::kFloat32, {}}};
+      request.outputs = request.inputs;
+      HORA_WANT_OK(engine.run(request));
+      const float factor = rank == 0 ? 2.0f : 5.0f;  // clipping or unscaling in place
+      for (size_t i = 0; i < kCount; ++i) values[i] *= factor;
+      Request barrier;
+      barrier.op = Op::kBarrier;
+      HORA_WANT_OK(engine.run(barrier));
+      for (size_t i = 0; i < kCount; ++i) HORA_WANT(values[i] == 3 * factor, std::to_string(values[i]));
+    }
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Processes, SurvivorsOfAKillAreToldWhoDied) {
+  for (const int victim : {0, 1, 2}) {
+    Job job(3);
+    std::string told = job.run([&](Engine& engine, int rank) -> std::string {
+      if (rank != victim) return work_until_lost(engine, victim);
+      for (int i = 0; i < 20 + victim * 7; ++i) {
+        std::vector<float> values(static_cast<size_t>(i % 5) * 40'000 + 1, 1);
+        if (!engine.run(allreduce("x" + std::to_string(i % 7), values)).ok()) break;
+      }
+      std::vector<float> last(200'000, 1);
+      (void)engine.submit(allreduce("x" + std::to_string((20 + victim * 7) % 7), last));
+      ::raise(SIGKILL);
+      return "unreachable";
+    });
+    // Only the victim's own end is to be reported.
+    EXPECT_EQ(std::count(told.begin(), told.end(), '\n'), 1) << told;
+    EXPECT_NE(told.find("rank " + std::to_string(victim)), std::string::npos) << told;
+    EXPECT_EQ(told.find("nobody noticed"), std::string::npos) << told;
+  }
+}
+
+TEST(Processes, AStoppedRankIsFoundByItsSilence) {
+  Job job(3);
+  const std::string told = job.run([&](Engine& engine, int rank) -> std::string {
+    if (rank != 1) return work_until_lost(engine, 1);
+    for (int i = 0; i < 10; ++i) {
+      std::vector<float> values(static_cast<size_t>(i % 5) * 40'000 + 1, 1);
+      if (!engine.run(allreduce("x" + std::to_string(i % 7), values)).ok()) break;
+    }
+    const pid_t me = ::getpid();
+    if (const pid_t waker = ::fork(); waker == 0) {  // stops its parent, and lets it go on much later
+      ::kill(me, SIGSTOP);
+      ::sleep(4);
+      ::kill(me, SIGCONT);
+      ::_exit(0);
+    } else {
+      int status = 0;
+      ::waitpid(waker, &status, 0);
+    }
+    std::vector<float> values(1, 1);
+    const Status after = engine.run(allreduce("x0", values));
+    HORA_WANT(after.code() == Code::kPeerLost, after.message());
+    return "";
+  });
+  EXPECT_EQ(told, "");
+}
+
+TEST(Processes, ARankThatExitsEarlyIsNamed) {
+  Job job(3);
+  EXPECT_EQ(job.run([](Engine& engine, int rank) -> std::string {
+    HORA_WANT_NOTHING(reduce_ok(engine, "first", 100));
+    if (rank == 2) {
+      HORA_WANT_OK(engine.shutdown());
+      return "";
+    }
+    std::vector<float> values(100, 1);
+    const Status status = engine.run(allreduce("second", values));
+    HORA_WANT(status.code() == Code::kPeerLeft, status.message());
+    HORA_WANT(status.message().find("rank 2") != std::string::npos, status.message());
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Processes, AForkedChildIsToldThatItIsForeignAndTheParentGoesOn) {
+  Job job(2);
+  EXPECT_EQ(job.run([](Engine& engine, int) -> std::string {
+    HORA_WANT_NOTHING(reduce_ok(engine, "before", 1000));
+    const pid_t child = ::fork();
+    if (child == 0) {
+      std::vector<float> values(1, 1);
+      const Status status = engine.run(allreduce("in_child", values));
+      const bool good = status.code() == Code::kInvalidArgument &&
+                        status.message().find("fork") != std::string::npos;
+      ::_exit(good ? 0 : 1);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    HORA_WANT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child got no error that names fork");
+    HORA_WANT_NOTHING(reduce_ok(engine, "after", 1000));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Processes, GrandchildrenDoNotHideADeath) {
+  Job job(2);
+  const std::string told = job.run([](Engine& engine, int rank) -> std::string {
+    HORA_WANT_NOTHING(reduce_ok(engine, "before", 1000));
+    if (rank == 0) return work_until_lost(engine, 1);
+    for (int i = 0; i < 2; ++i) {  // what a DataLoader leaves behind
+      if (::fork() != 0) continue;
+      ::prctl(PR_SET_PDEATHSIG, 0);
+      ::sleep(3);
+      ::_exit(0);
+    }
+    ::raise(SIGKILL);
+    return "unreachable";
+  });
+  EXPECT_EQ(told.find("nobody noticed"), std::string::npos) << told;
+  EXPECT_EQ(std::count(told.begin(), told.end(), '\n'), 1) << told;
+}
+
+TEST(Processes, AMissingRankIsNamedWhenTheStartTimesOut) {
+  Job job(2);
+  job.config.start_timeout = 1;
+  const std::string told = run_processes(2, [&](Rank rank) -> std::string {
+    if (rank == 1) return "";
+    auto server = StoreServer::start(job.folder.path() + "/store");
+    HORA_WANT(server.ok(), server.status().message());
+    const auto engine = job.start(0);
+    HORA_WANT(!engine.ok() && engine.status().code() == Code::kTimeout, "it should have timed out");
+    HORA_WANT(engine.status().message().find("1") != std::string::npos, engine.status().message());
+    return "";
+  });
+  EXPECT_EQ(told, "");
+}
+
+TEST(Processes, ASettingThatDiffersIsNamed) {
+  Job job(2);
+  const std::string told = run_processes(2, [&](Rank rank) -> std::string {
+    std::unique_ptr<StoreServer> server;
+    if (rank == 0) server = std::move(StoreServer::start(job.folder.path() + "/store")).value();
+    Job other(2);
+    Config mine = job.config;
+    mine.rank = rank;
+    mine.store = "unix:" + job.folder.path() + "/store";
+    mine.failure_timeout = rank == 0 ? 1 : 3;
+    const auto engine = Engine::start(mine);
+    HORA_WANT(!engine.ok() && engine.status().code() == Code::kMismatch, engine.status().message());
+    HORA_WANT(engine.status().message().find("HORA_FAILURE_TIMEOUT") != std::string::npos,
+              engine.status().message());
+    ::usleep(200'000);  // the store must outlive the other's question
+    return "";
+  });
+  EXPECT_EQ(told, "");
+}
+
+TEST(Processes, ManyStartsLeakNothing) {
+  Job job(2);
+  const std::string told = run_processes(
+      2,
+      [&](Rank rank) -> std::string {
+        std::unique_ptr<StoreServer> server;
+        if (rank == 0) server = std::move(StoreServer::start(job.folder.path() + "/store")).value();
+        size_t descriptors = 0, threads = 0, memory = 0;
+        for (uint32_t epoch = 1; epoch <= 200; ++epoch) {
+          auto engine = job.start(rank, epoch);
+          HORA_WANT(engine.ok(), engine.status().message());
+          HORA_WANT_NOTHING(reduce_ok(*engine.value(), "t", 10'000));
+          HORA_WANT_OK(engine.value()->shutdown());
+          engine.value().reset();
+          if (epoch == 20) {
+            descriptors = count_entries("/proc/self/fd");
+            threads = count_entries("/proc/self/task");
+            memory = resident_kib();
+          }
+        }
+        HORA_WANT(count_entries("/proc/self/task") == threads, "threads leak");
+        HORA_WANT(count_entries("/proc/self/fd") <= descriptors + 2, "descriptors leak");
+        HORA_WANT(resident_kib() <= memory + 4096, std::to_string(memory) + " KiB grew to " + std::to_string(resident_kib()));
+        return "";
+      },
+      seconds(120));
+  EXPECT_EQ(told, "");
+}
+
+/// A random program: what each rank does follows from a shared seed, the order from its own.
+std::string random_program(Engine& engine, int rank, uint64_t seed) {
+  std::mt19937_64 shared(seed), own(seed * 977 + static_cast<uint64_t>(rank));
+  const int size = engine.world().size();
+  struct Plan {
+    std::string name;
+    size_t count;
+    int odd;  // the rank that gets the shape wrong, or -1
+  };
+  for (int phase = 0; phase < 12; ++phase) {
+    std::vector<Plan> plans;
+    for (int i = 0; i < 30; ++i) {
+      if (shared() % 3 == 0) continue;  // a subset of the names
+      const bool wrong = shared() % 11 == 0;
+      plans.push_back({"n" + std::to_string(i), shared() % 3 ? shared() % 300 : shared() % 30'000,
+                       wrong ? static_cast<int>(shared() % static_cast<uint64_t>(size)) : -1});
+    }
+    std::vector<size_t> order(plans.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), own);
+    std::vector<std::vector<float>> values(plans.size());
+    std::map<size_t, Handle> open;
+    const auto finish = [&](size_t i) -> std::string {
+      const Status status = engine.wait(open.at(i));
+      open.erase(i);
+      if (plans[i].odd >= 0) {
+        HORA_WANT(status.code() == Code::kMismatch, status.message());
+        HORA_WANT(status.message().find("rank " + std::to_string(plans[i].odd)) != std::string::npos,
+                  status.message());
+        return "";
+      }
+      HORA_WANT_OK(status);
+      for (const float value : values[i])
+        HORA_WANT(value == static_cast<float>(size * (size - 1) / 2), plans[i].name);
+      return "";
+    };
+    for (const size_t i : order) {
+      values[i].assign(plans[i].count + (plans[i].odd == rank ? 1 : 0), static_cast<float>(rank));
+      auto handle = engine.submit(allreduce(plans[i].name, values[i]));
+      HORA_WANT(handle.ok(), handle.status().message());
+      open[i] = handle.value();
+      // Waiting here for what a peer has not submitted yet is fine; waiting in a circle would not be.
+      if (own() % 4 == 0 && own() % 2 == 0 && engine.poll(open.begin()->second))
+        HORA_WANT_NOTHING(finish(open.begin()->first));
+    }
+    std::shuffle(order.begin(), order.end(), own);
+    for (const size_t i : order)
+      if (open.contains(i)) HORA_WANT_NOTHING(finish(i));
+  }
+  return "";
+}
+
+TEST(Processes, RandomProgramsEndAsTheyShould) {
+  for (const uint64_t seed : {1, 2, 3, 4}) {
+    Job job(2 + static_cast<int>(seed % 3));
+    job.config.failure_timeout = 10;
+    EXPECT_EQ(job.run([&](Engine& engine, int rank) -> std::string {
+      HORA_WANT_NOTHING(random_program(engine, rank, seed));
+      HORA_WANT_OK(engine.shutdown());
+      return "";
+    }),
+              "")
+        << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace hora
