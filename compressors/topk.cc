@@ -71,7 +71,9 @@ class TopK final : public Codec {
         values_(std::move(binding.inner)) {}
 
   Traits traits() const override {
-    return {.contractive = true, .exact_values = values_ == nullptr, .sparse = true};
+    return {.contractive = !values_ || values_->traits().contractive,
+            .exact_values = values_ == nullptr,
+            .sparse = true};
   }
   size_t granule() const override { return kSegment; }
   size_t payload_bytes(size_t count) const override {

@@ -1,10 +1,6 @@
-// The extension module hora._native: one rank's engine, seen from Python. It includes no framework's
-// header: tensors come as addresses, results go as buffers. Python exceptions are made here alone.
-
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/vector.h>
+// The extension module hora._native: one rank's engine, seen from Python. It includes no
+// framework's header: tensors come as addresses, results go as buffers. Python exceptions are made
+// here alone.
 
 #include <chrono>
 #include <condition_variable>
@@ -14,6 +10,11 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include "hora/config.h"
 #include "hora/engine.h"
@@ -33,16 +34,26 @@ constexpr milliseconds kAnswerPatience{100};
 
 const char* exception_name(Code code) {
   switch (code) {
-    case Code::kMismatch: return "Mismatch";
-    case Code::kJoined: return "Joined";
-    case Code::kSetRemoved: return "SetRemoved";
-    case Code::kPeerLeft: return "PeerLeft";
-    case Code::kShutdown: return "Shutdown";
-    case Code::kPeerLost: return "PeerLost";
-    case Code::kTimeout: return "Timeout";
-    case Code::kOutOfMemory: return "OutOfMemory";
-    case Code::kUnavailable: return "Unavailable";
-    default: return "HoraError";
+    case Code::kMismatch:
+      return "Mismatch";
+    case Code::kJoined:
+      return "Joined";
+    case Code::kSetRemoved:
+      return "SetRemoved";
+    case Code::kPeerLeft:
+      return "PeerLeft";
+    case Code::kShutdown:
+      return "Shutdown";
+    case Code::kPeerLost:
+      return "PeerLost";
+    case Code::kTimeout:
+      return "Timeout";
+    case Code::kOutOfMemory:
+      return "OutOfMemory";
+    case Code::kUnavailable:
+      return "Unavailable";
+    default:
+      return "HoraError";
   }
 }
 
@@ -51,7 +62,8 @@ const char* exception_name(Code code) {
   if (status.code() == Code::kInvalidArgument) {
     PyErr_SetString(PyExc_ValueError, status.message().c_str());
   } else {
-    const nb::object type = nb::module_::import_("hora._native").attr(exception_name(status.code()));
+    const nb::object type =
+        nb::module_::import_("hora._native").attr(exception_name(status.code()));
     PyErr_SetString(type.ptr(), status.message().c_str());
   }
   throw nb::python_error();
@@ -69,8 +81,8 @@ T take(Result<T> result) {
   return std::move(result).value();
 }
 
-/// Lets the engine's thread ask what Python is doing without ever touching the interpreter: a Python
-/// thread waits here for questions, and a question not answered soon is answered without it.
+/// Lets the engine's thread ask what Python is doing without ever touching the interpreter: a
+/// Python thread waits here for questions, and a question not answered soon is answered without it.
 class Whereabouts {
  public:
   std::string ask() {
@@ -113,9 +125,10 @@ class Whereabouts {
   std::string text_;
 };
 
-/// Ends the engine when the last of the Python object and the views of its arena is gone. The end may
-/// wait for peers and for the engine's thread, hence without the interpreter's lock. In a forked
-/// child the engine belongs to the parent: it is left alone, on purpose also by the destructor.
+/// Ends the engine when the last of the Python object and the views of its arena is gone. The end
+/// may wait for peers and for the engine's thread, hence without the interpreter's lock. In a
+/// forked child the engine belongs to the parent: it is left alone, on purpose also by the
+/// destructor.
 struct Owner {
   explicit Owner(std::unique_ptr<Engine> started) : engine(std::move(started)) {}
   ~Owner() {
@@ -162,7 +175,9 @@ Enum checked(unsigned code, unsigned last, const char* what) {
   return static_cast<Enum>(code);
 }
 
-DType dtype_of(unsigned code) { return checked<DType>(code, kDTypes - 1, "dtype"); }
+DType dtype_of(unsigned code) {
+  return checked<DType>(code, kDTypes - 1, "dtype");
+}
 
 void assign_shape(Shape& shape, nb::handle tuple) {
   shape.clear();
@@ -214,7 +229,8 @@ nb::object as_buffer(Buffer buffer) {
   const size_t bytes = count_of(buffer.shape) * bytes_of(buffer.dtype);
   if (bytes == 0) return nb::none();
   void* data = buffer.data.release();
-  return as_buffer(data, bytes, nb::capsule(data, [](void* memory) noexcept { std::free(memory); }));
+  return as_buffer(data, bytes,
+                   nb::capsule(data, [](void* memory) noexcept { std::free(memory); }));
 }
 
 /// An engine in Python's hands. Methods run under the interpreter's lock, which therefore guards
@@ -226,8 +242,9 @@ class Session {
     owner_->engine->on_whereabouts([answers = owner_->whereabouts] { return answers->ask(); });
   }
 
-  static Session start() {
-    const Config config = take(Config::from_environment());
+  static Session start(uint32_t earlier_starts) {
+    Config config = take(Config::from_environment());
+    config.epoch += earlier_starts;
     Result<std::unique_ptr<Engine>> engine = [&] {
       const nb::gil_scoped_release unlocked;
       return Engine::start(config);
@@ -265,7 +282,8 @@ class Session {
     return take(engine().submit(scratch_));
   }
 
-  /// Several tensors that run as a whole; each is (input address, output address or 0, dtype, shape).
+  /// Several tensors that run as a whole; each is (input address, output address or 0, dtype,
+  /// shape).
   Handle submit_group(unsigned op, nb::list tensors, nb::str name, unsigned reduce, SetId set,
                       Rank root, double prescale, double postscale, nb::str chain,
                       std::vector<int64_t> splits) {
@@ -319,7 +337,8 @@ class Session {
     const std::span<std::byte> memory = take(engine().allocate(bytes));
     auto keep = std::make_unique<std::shared_ptr<Owner>>(owner_);
     nb::capsule owner(keep.get(), [](void* kept) noexcept {
-      const std::unique_ptr<std::shared_ptr<Owner>> last(static_cast<std::shared_ptr<Owner>*>(kept));
+      const std::unique_ptr<std::shared_ptr<Owner>> last(
+          static_cast<std::shared_ptr<Owner>*>(kept));
     });
     static_cast<void>(keep.release());
     return as_buffer(memory.data(), memory.size(), owner);
@@ -415,8 +434,9 @@ void define_exceptions(nb::module_& m) {
     m.attr(name) = type;
     return type;
   };
-  const nb::object base = define("HoraError", PyExc_RuntimeError,
-                                 "An operation failed; the message says what, where and what to do.");
+  const nb::object base =
+      define("HoraError", PyExc_RuntimeError,
+             "An operation failed; the message says what, where and what to do.");
   define("Mismatch", base, "Ranks disagree about an operation; all are told, and the job goes on.");
   define("Joined", base, "A member has joined, and zeros are not neutral for this operation.");
   define("SetRemoved", base, "The process set was removed while the operation waited.");
@@ -435,7 +455,8 @@ auto from_world(Field field) {
 
 void define_session(nb::module_& m) {
   nb::class_<Session>(m, "Engine", "One rank's share of the runtime.")
-      .def_static("start", &Session::start, "Meets the other ranks, as the environment says.")
+      .def_static("start", &Session::start, nb::arg("earlier_starts") = 0,
+                  "Meets the other ranks, as the environment says.")
       .def_static("start_local", &Session::start_local, nb::arg("size"),
                   "Ranks for threads of this process.")
       .def_prop_ro("rank", from_world(&World::rank))
@@ -489,7 +510,8 @@ nb::list describe_settings() {
 NB_MODULE(_native, m) {
   m.doc() = "Hora's engine. Use the package hora instead: this module may change at any time.";
   m.attr("VERSION") = HORA_VERSION;
-  // The interpreter's end does not collect everything that tensors keep alive; that is no leak of ours.
+  // The interpreter's end does not collect everything that tensors keep alive; that is no leak of
+  // ours.
   nb::set_leak_warnings(false);
   hora::define_exceptions(m);
   hora::define_session(m);

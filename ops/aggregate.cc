@@ -89,7 +89,6 @@ struct Job {
   Communicator& communicator;
   const uint64_t sequence;
   const std::span<const Slot> slots;
-  const StepContext& step;
   const Combine combine;
   LaneWorkspace workspace;
   State none = {};
@@ -102,10 +101,12 @@ struct Job {
 
   int me() const { return communicator.rank(); }
   int ranks() const { return communicator.size(); }
-  Turn turn() {
-    return {step, static_cast<uint64_t>(me()), workspace, static_cast<float>(combine.prescale)};
+  Turn turn(const Slot& slot) {
+    return {slot.step, static_cast<uint64_t>(me()), workspace, static_cast<float>(combine.prescale)};
   }
-  Turn owner_turn() { return {step, static_cast<uint64_t>(Drawer::kOwner), workspace}; }
+  Turn owner_turn(const Slot& slot) {
+    return {slot.step, static_cast<uint64_t>(Drawer::kOwner), workspace};
+  }
   State& mine(const Chunk& chunk) { return chunk.slot->mine ? *chunk.slot->mine : none; }
 
   /// The owner's memory has its stripes side by side: for each stripe it seems to begin elsewhere.
@@ -159,7 +160,7 @@ Piece piece_of(Job& job, const Chunk& chunk) {
 }
 
 void encode(Job& job, const Chunk& chunk, std::byte* to) {
-  chunk.slot->codec->encode(job.turn(), piece_of(job, chunk), job.mine(chunk), to);
+  chunk.slot->codec->encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), to);
   std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
   ++job.encoded;
 }
@@ -182,7 +183,7 @@ bool end_result(const Chunk& chunk, std::span<const float> result) {
 }
 
 void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
-  chunk.slot->codec->take_back(job.turn(), {nullptr, chunk.first, chunk.count}, job.mine(chunk),
+  chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count}, job.mine(chunk),
                                {payload, chunk.bytes}, result);
 }
 
@@ -207,7 +208,7 @@ size_t lay_out(Job& job, int striped, size_t owners) {
 Status gathered_result(Job& job, const Chunk& chunk, size_t at, size_t each,
                        std::span<float> result) {
   for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(job.turn(), {job.all + r * each + at, chunk.bytes},
+    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot), {job.all + r * each + at, chunk.bytes},
                                            chunk.first, result, job.result_scale()));
   }
   return {};
@@ -265,7 +266,7 @@ void undo_gather(Job& job) {
 Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, float scale) {
   const size_t each = job.sizes[static_cast<size_t>(job.me())];
   for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(job.turn(), {job.in + r * each + at, chunk.bytes},
+    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot), {job.in + r * each + at, chunk.bytes},
                                            chunk.first, sum, scale));
   }
   return {};
@@ -281,7 +282,7 @@ Ticket recode_own_parts(Job& job) {
     std::fill(sum.begin(), sum.end(), 0.0f);
     HORA_CO_TRY(add_up(job, chunk, at, sum, 1.0f));
     std::byte* to = job.all + job.cursors[mine] + at;
-    chunk.slot->codec->encode(job.owner_turn(), {sum.data(), chunk.first, chunk.count},
+    chunk.slot->codec->encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
                               job.owned(chunk), to);
     std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
     ++job.recoded;
@@ -292,7 +293,7 @@ Ticket recode_own_parts(Job& job) {
 }
 
 Status recoded_result(Job& job, const Chunk& chunk, size_t at, std::span<float> result) {
-  return chunk.slot->codec->decode_add(job.owner_turn(), {job.all + at, chunk.bytes}, chunk.first,
+  return chunk.slot->codec->decode_add(job.owner_turn(*chunk.slot), {job.all + at, chunk.bytes}, chunk.first,
                                        result, job.result_scale());
 }
 
@@ -353,7 +354,7 @@ void undo_second_encodings(Job& job) {
       const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
       std::fill(back.begin(), back.end(), 0.0f);
       Status own = chunk.slot->codec->decode_add(
-          job.owner_turn(), {job.all + base + at, chunk.bytes}, chunk.first, back, 1.0f);
+          job.owner_turn(*chunk.slot), {job.all + base + at, chunk.bytes}, chunk.first, back, 1.0f);
       if (own.ok()) own = add_up(job, chunk, at, back, -1.0f);
       HORA_CHECK(own.ok(), own.message());  // both were decoded or written here before
       for (size_t i = 0; i < chunk.count; ++i) {
@@ -394,9 +395,9 @@ Ticket linear(Job& job) {
       const Codec& codec = *chunk.slot->codec;
       const size_t bytes = codec.round_bytes(round, chunk.count);
       if (round == 0)
-        codec.encode(job.turn(), piece_of(job, chunk), job.mine(chunk), now + at);
+        codec.encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), now + at);
       else
-        codec.next(job.turn(), piece_of(job, chunk), job.mine(chunk), before + was, now + at);
+        codec.next(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), before + was, now + at);
       std::memset(now + at + bytes, 0, aligned(bytes) - bytes);
       at += aligned(bytes);
       if (round > 0) was += aligned(codec.round_bytes(round - 1, chunk.count));
@@ -414,7 +415,7 @@ Ticket linear(Job& job) {
     const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count);
     const Piece piece{nullptr, chunk.first, chunk.count};
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(chunk.slot->codec->finish(job.turn(), piece, job.mine(chunk), {before + at, bytes},
+    HORA_CO_TRY(chunk.slot->codec->finish(job.turn(*chunk.slot), piece, job.mine(chunk), {before + at, bytes},
                                           result.data(),
                                           static_cast<float>(job.combine.postscale)));
     end_result(chunk, result);
@@ -445,9 +446,9 @@ Ticket dense(Job& job) {
 }  // namespace
 
 Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
-                 std::span<const Slot> slots, const StepContext& step, Combine combine) {
+                 std::span<const Slot> slots, Combine combine) {
   if (slots.empty()) co_return Status();
-  Job job{lane, communicator, sequence, slots, step, combine, LaneWorkspace(lane)};
+  Job job{lane, communicator, sequence, slots, combine, LaneWorkspace(lane)};
   if (how == Aggregation::kDense) co_return co_await dense(job);
   HORA_CHECK(combine.op == ReduceOp::kSum || combine.op == ReduceOp::kAverage,
              "compressed gradients are summed or averaged");

@@ -21,6 +21,7 @@ struct Slot {
   size_t count = 0;
   State* mine = nullptr;   ///< may be null if the codec has no slabs
   State* owned = nullptr;  ///< kRecode: memory of second encodings, laid out as Stripes says
+  StepContext step;        ///< of this tensor: tensors of one bucket may count differently
 };
 
 /// What a bucket computes, over all its slots.
@@ -38,12 +39,12 @@ struct Combine {
 /// its memories and the results are undefined. Where a rank's NaN or Inf made a block of the result
 /// NaN, the other ranks' contributions to that block go back into their memories.
 ///
-/// Everything borrowed, `step` and `slots` too, must outlive the ticket. Tags are
+/// Everything borrowed, `slots` too, must outlive the ticket. Tags are
 /// Tag::of(sequence, 0..). Uses the lane's scratch slots from kAggregateScratch on; allocates
 /// nothing once those have grown. Gives way to control (Lane::pause) every half MiB of gradient,
 /// but not within one slot of a sparse codec.
 Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
-                 std::span<const Slot> slots, const StepContext& step, Combine combine);
+                 std::span<const Slot> slots, Combine combine);
 
 constexpr size_t kAggregateScratch = 32;
 

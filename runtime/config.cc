@@ -299,6 +299,15 @@ class Reader {
       ours[i] = kTable[i].setting.name;
       horovod[i] = kTable[i].setting.alias;
     }
+    Config unused;  // a value that does not fit is an error even where its source is not taken
+    if (!given(ours[1]) && !given(ours[0])) {
+      for (size_t i = 2; i < kIdentities; ++i) {
+        const std::string* const text = given(ours[i]);
+        if (text && !assign(unused, kTable[i], *text))
+          mistakes_.push_back(
+              fmt::format("{}={}: expected {}", ours[i], *text, expected(kTable[i])));
+      }
+    }
     const Names torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "", ""};
     for (const Names& names : {ours, horovod, torchrun}) {
       if (!given(names[1]) && !(names == ours && given(names[0]))) continue;

@@ -217,11 +217,6 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   Communicator& over = *run.over;
   const size_t width = bytes_of(run.reduction.dtype);
   run.slots.clear();
-  run.step = {};
-  run.step.seed = context_.compression.seed();
-  run.step.step = run.parts[0].chain->step;
-  run.step.rank = over.rank();
-  run.step.size = over.size();
   const Aggregation how = run.parts[0].chain->how;
   size_t used = 0;
   for (const Part& part : run.parts) {
@@ -236,6 +231,10 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     slot.count = part.count;
     slot.mine = &state.mine;
     slot.owned = &state.owned;
+    slot.step.seed = context_.compression.seed();
+    slot.step.step = chain.step;
+    slot.step.rank = over.rank();
+    slot.step.size = over.size();
     if (part.operation) {
       slot.input = bytes_at(part.operation->request.inputs[0], part.first);
       slot.result = bytes_at(part.operation->request.outputs[0], part.first);
@@ -247,7 +246,7 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   }
   count_wire(wire_bytes(how, run.slots, over.size()));
   co_return co_await aggregate(
-      lane_, over, run.sequence, how, run.slots, run.step,
+      lane_, over, run.sequence, how, run.slots,
       {run.reduction.op, run.reduction.prescale, run.reduction.postscale});
 }
 

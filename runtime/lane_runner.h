@@ -79,7 +79,6 @@ class LaneRunner {
     std::vector<size_t> counts, send, receive;
     std::vector<int64_t> rows;
     std::vector<Slot> slots;
-    StepContext step;
   };
 
   Ticket execute(Run& run);

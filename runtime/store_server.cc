@@ -62,7 +62,8 @@ class Server : public StoreServer {
 
  private:
   static constexpr size_t kMaxConnections = 4096;
-  static constexpr size_t kMaxBytes = size_t{64} << 20;
+  // Apart from each other, so that a full store can still say so.
+  static constexpr size_t kMaxValues = size_t{48} << 20, kMaxRequests = size_t{16} << 20;
   // Until an accept() that failed for want of descriptors or memory is tried again.
   static constexpr int kAcceptRetryMilliseconds = 50;
 
@@ -105,7 +106,7 @@ class Server : public StoreServer {
   }
 
   void drop(Connection& connection) {
-    bytes_ -= connection.input.size();
+    request_bytes_ -= connection.input.size();
     connection = {};
   }
 
@@ -121,8 +122,8 @@ class Server : public StoreServer {
       // Nobody has anything to say who waits for an answer.
       if (got == 0 || connection.waiting) return false;
       const auto count = static_cast<size_t>(got);
-      if (bytes_ + count > kMaxBytes) return false;
-      bytes_ += count;
+      if (request_bytes_ + count > kMaxRequests) return false;
+      request_bytes_ += count;
       connection.input.append(chunk_.data(), count);
       const std::string& input = connection.input;
       if (input.size() < store_wire::kHeader) continue;
@@ -132,7 +133,7 @@ class Server : public StoreServer {
       if (input.size() < 4 + length) continue;
       const std::string request = std::move(connection.input);
       connection.input.clear();
-      bytes_ -= request.size();
+      request_bytes_ -= request.size();
       return answer(connection, static_cast<uint8_t>(request[4]),
                     std::string_view(request).substr(store_wire::kHeader));
     }
@@ -158,10 +159,10 @@ class Server : public StoreServer {
     }
     // A node's own size counts too, or a million empty values would be free.
     constexpr size_t kNode = 128;
-    if (bytes_ + key.size() + value.size() + kNode > kMaxBytes)
+    if (value_bytes_ + key.size() + value.size() + kNode > kMaxValues)
       return reply(connection, Code::kOutOfMemory,
-                   fmt::format("store: no room for {}: {} bytes in all at most", key, kMaxBytes));
-    bytes_ += key.size() + value.size() + kNode;
+                   fmt::format("store: no room for {}: {} bytes in all at most", key, kMaxValues));
+    value_bytes_ += key.size() + value.size() + kNode;
     const auto entry = values_.emplace(key, value).first;
     for (const auto& other : connections_) {
       if (!other->waiting || other->key != key) continue;
@@ -226,7 +227,7 @@ class Server : public StoreServer {
   // Of the server's thread.
   std::vector<std::unique_ptr<Connection>> connections_;
   Values values_;
-  size_t bytes_ = 0;  // values and unfinished requests
+  size_t value_bytes_ = 0, request_bytes_ = 0;  // the latter of unfinished requests
   bool accept_later_ = false;
   std::array<char, 65536> chunk_;
 };

@@ -75,6 +75,8 @@ def _answer_questions(engine: _native.Engine) -> None:
 
 _session: Session | None = None
 _lock = threading.Lock()
+# Ranks that meet again must not find what they left in the store when they met before.
+_starts = 0
 
 
 def session() -> Session:
@@ -95,7 +97,7 @@ def init(
     Errors: ValueError names a variable that makes no sense; HoraError names the ranks that are
     missing after HORA_START_TIMEOUT.
     """
-    global _session
+    global _session, _starts
     if comm is not None:
         raise ValueError(
             "init(comm=...): Hora takes its ranks from the launcher; start a smaller job, or use "
@@ -107,7 +109,8 @@ def init(
         if _session is not None:
             _session.engine.check_health()
             return
-        _session = Session(_native.Engine.start())
+        _starts += 1
+        _session = Session(_native.Engine.start(_starts - 1))
     if process_sets and not isinstance(process_sets, str):
         from hora.process_sets import add_process_set
 

@@ -1,7 +1,8 @@
 // Four ways to the same bits; all members choose alike.
 //
-//   small   everybody's input goes to its slot, and everybody adds up all slots: one synchronization
-//   pushed  where it lies in all arenas, each member adds up one range of all slices and writes the
+//   small   everybody's input goes to its slot, and everybody adds up all slots: one
+//   synchronization pushed  where it lies in all arenas, each member adds up one range of all
+//   slices and writes the
 //           result into every slice
 //   direct  private memory, few members: staged in chunks (rounds.h); everybody adds up everything
 //   shared  private memory, many members: staged in chunks; each member adds up one range of each
@@ -102,7 +103,9 @@ struct ShmCommunicator::Direct {
 
   bool fills() const { return true; }
   int source() const { return -1; }
-  size_t count_in_round(size_t round) const { return std::min(per_round, count - round * per_round); }
+  size_t count_in_round(size_t round) const {
+    return std::min(per_round, count - round * per_round);
+  }
   void fill(size_t round, std::byte* chunk) {
     in.take(count_in_round(round), [&](std::byte* data, size_t elements, size_t at) {
       std::memcpy(chunk + at * width, data, elements * width);
@@ -153,10 +156,10 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
     if (group.size() > kDirectMembers) {
       rest = shared_rounds(lane, tag, split_.rest(), reduction, private_only);
     } else {
-      Direct work{this, reduction, Cursor(split_.rest(), width), Cursor(split_.rest(), width),
-                  count, per_round, width, count * width >= kStreamBytes};
-      if (private_only)
-        work.in.take(std::min(per_round, count), [](std::byte*, size_t, size_t) {});
+      Direct work{
+          this,      reduction, Cursor(split_.rest(), width), Cursor(split_.rest(), width), count,
+          per_round, width,     count * width >= kStreamBytes};
+      if (private_only) work.in.take(std::min(per_round, count), [](std::byte*, size_t, size_t) {});
       rest = rounds(lane, tag, rounds_for(count, per_round), private_only, work);
     }
     HORA_CO_TRY(co_await rest);

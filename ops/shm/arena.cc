@@ -1,9 +1,10 @@
 #include "ops/shm/arena.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include <sys/mman.h>
 
 namespace hora::shm {
 namespace {

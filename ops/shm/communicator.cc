@@ -38,8 +38,11 @@ Piece piece_of(size_t round, size_t per_round, size_t amount) {
 ShmCommunicator::ShmCommunicator(std::shared_ptr<Neighborhood> neighborhood,
                                  std::shared_ptr<const Group> group,
                                  std::shared_ptr<LaneDebts> debts)
-    : neighborhood_(std::move(neighborhood)), group_(std::move(group)), debts_(std::move(debts)),
-      inputs_(group_->size()), outputs_(group_->size()) {}
+    : neighborhood_(std::move(neighborhood)),
+      group_(std::move(group)),
+      debts_(std::move(debts)),
+      inputs_(group_->size()),
+      outputs_(group_->size()) {}
 
 /// Round k stages the k-th piece of every other member's part; its owner adds them up.
 struct ShmCommunicator::Scatter {
@@ -66,8 +69,8 @@ struct ShmCommunicator::Scatter {
     if (piece.count == 0) return;
     const size_t before = sum_before(counts, me);
     for (size_t r = 0; r < counts.size(); ++r)
-      self->inputs_[r] = r == me ? input + (before + piece.begin) * width
-                                 : self->chunk_of(r, round) + me * share;
+      self->inputs_[r] =
+          r == me ? input + (before + piece.begin) * width : self->chunk_of(r, round) + me * share;
     std::byte* const to[] = {output + piece.begin * width};
     reduce(reduction, self->inputs_, to, piece.count);
   }
@@ -159,14 +162,16 @@ struct ShmCommunicator::Cast {
   int source() const { return root; }
   void fill(size_t round, std::byte* chunk) {
     if (!fills()) return;
-    cursor.take(piece_of(round, kChunkBytes, bytes).count,
-                [&](std::byte* data, size_t count, size_t at) { copy_bytes(chunk + at, data, count); });
+    cursor.take(
+        piece_of(round, kChunkBytes, bytes).count,
+        [&](std::byte* data, size_t count, size_t at) { copy_bytes(chunk + at, data, count); });
   }
   void drain(size_t round) {
     if (fills()) return;
     const std::byte* chunk = self->chunk_of(static_cast<size_t>(root), round);
-    cursor.take(piece_of(round, kChunkBytes, bytes).count,
-                [&](std::byte* data, size_t count, size_t at) { copy_bytes(data, chunk + at, count); });
+    cursor.take(
+        piece_of(round, kChunkBytes, bytes).count,
+        [&](std::byte* data, size_t count, size_t at) { copy_bytes(data, chunk + at, count); });
   }
 };
 

@@ -10,8 +10,8 @@
 
 namespace hora::shm {
 
-/// The collectives, over slots, chunks and arenas (window.h) and progress words (group.h). Allreduce
-/// is in allreduce.cc.
+/// The collectives, over slots, chunks and arenas (window.h) and progress words (group.h).
+/// Allreduce is in allreduce.cc.
 ///
 /// Ownership: keeps the neighborhood alive. Threads: the lane's driver.
 class ShmCommunicator final : public Communicator {
@@ -33,7 +33,7 @@ class ShmCommunicator final : public Communicator {
   Ticket barrier(Lane& lane, uint64_t tag) override;
 
  private:
-  struct Direct;   // the work of each operation, for rounds()
+  struct Direct;  // the work of each operation, for rounds()
   struct Scatter;
   struct Gather;
   struct Exchange;

@@ -12,8 +12,8 @@ class Cursor {
  public:
   Cursor(std::span<const Segment> segments, size_t width) : segments_(segments), width_(width) {}
 
-  /// Calls visit(data, count, index) for each contiguous piece of the next `count` elements; `index`
-  /// counts from where this call began.
+  /// Calls visit(data, count, index) for each contiguous piece of the next `count` elements;
+  /// `index` counts from where this call began.
   template <class Visit>
   void take(size_t count, Visit&& visit) {
     for (size_t index = 0; index < count;) {

@@ -13,18 +13,18 @@ namespace hora::shm {
 ///
 /// Each rank has one word for each lane, in memory that all see, and only it writes it: tag << 24 |
 /// step. `step` counts what the rank has done within the operation `tag`; kFinal says that it will
-/// not look at its peers' memory again for this operation. Who needs rank r at step s of operation T
-/// waits for word(r) >= (T, s).
+/// not look at its peers' memory again for this operation. Who needs rank r at step s of operation
+/// T waits for word(r) >= (T, s).
 ///
 /// Why one word serves all process sets of a lane. Tags grow along a lane, on every rank, whatever
 /// the sets (the engine numbers all buckets in one order), and a rank begins an operation only when
 /// its previous one has ended well; an aborted lane never publishes again. So words only grow, and
 /// a word of a later tag means that its rank has ended T: it has done every step of it.
 ///
-/// Why it can't deadlock. Take the smallest tag T that some rank has not ended. All its members have
-/// ended what comes before on this lane, so they are in T or will begin it. In T they wait for each
-/// other's steps, and before they reuse memory for the final step of earlier operations, which have
-/// ended. Hence T makes progress.
+/// Why it can't deadlock. Take the smallest tag T that some rank has not ended. All its members
+/// have ended what comes before on this lane, so they are in T or will begin it. In T they wait for
+/// each other's steps, and before they reuse memory for the final step of earlier operations, which
+/// have ended. Hence T makes progress.
 ///
 /// Why memory may be reused. A rank that lets peers read its slot or chunks writes down a Debt: who
 /// the members were and the final word they will reach. Before the memory is written again, in
@@ -32,7 +32,9 @@ namespace hora::shm {
 /// unless the next one comes before the slowest peer is done with the same memory.
 constexpr int kStepBits = 24;
 constexpr uint64_t kFinal = (uint64_t{1} << kStepBits) - 1;
-constexpr uint64_t word_of(uint64_t tag, uint64_t step) { return tag << kStepBits | step; }
+constexpr uint64_t word_of(uint64_t tag, uint64_t step) {
+  return tag << kStepBits | step;
+}
 
 /// One member as this rank sees it.
 struct Member {

@@ -1,14 +1,7 @@
 #include "ops/shm/meeting.h"
 
-#include <poll.h>
-#include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <sys/timerfd.h>
-#include <sys/un.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +10,14 @@
 #include <cstddef>
 #include <cstring>
 #include <optional>
+
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
 
 #include "ops/shm/window.h"
 
@@ -141,7 +142,9 @@ bool receive_hello(int socket, Hello& hello, std::array<Descriptor, kMemories>& 
          (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
 }
 
-bool shrinks(int memory) { return (::fcntl(memory, F_GET_SEALS) & F_SEAL_SHRINK) == 0; }
+bool shrinks(int memory) {
+  return (::fcntl(memory, F_GET_SEALS) & F_SEAL_SHRINK) == 0;
+}
 
 std::string list_of(const std::vector<Rank>& ranks) {
   std::string list;
@@ -152,7 +155,9 @@ std::string list_of(const std::vector<Rank>& ranks) {
 class Meeting {
  public:
   Meeting(const Invitation& invitation, const Belongings& mine)
-      : invitation_(invitation), mine_(mine), deadline_(invitation.timeout),
+      : invitation_(invitation),
+        mine_(mine),
+        deadline_(invitation.timeout),
         peers_(invitation.ranks.size()) {
     for (size_t i = 0; i < peers_.size(); ++i) peers_[i].rank = invitation.ranks[i];
     const auto self = std::find(invitation.ranks.begin(), invitation.ranks.end(), invitation.rank);
@@ -202,8 +207,7 @@ class Meeting {
   Status call(size_t index, const Lookup& lookup) {
     const Rank rank = peers_[index].rank;
     const Result<std::string> name = lookup(key_of(rank), deadline_.left());
-    if (!name.ok())
-      return name.status().code() == Code::kTimeout ? missing({rank}) : name.status();
+    if (!name.ok()) return name.status().code() == Code::kTimeout ? missing({rank}) : name.status();
     Descriptor socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
     const auto left = std::max<int64_t>(deadline_.left().count(), 1);
     const timeval limit{left / 1000, left % 1000 * 1000};  // connect() waits for a full backlog
@@ -227,9 +231,18 @@ class Meeting {
 
   /// Says Hello. Its last fields matter to a thread of this process only.
   bool greet(int socket) {
-    Hello hello{Hello::kMagic, hash_of(invitation_.job), invitation_.epoch, invitation_.rank,
-                static_cast<int32_t>(invitation_.ranks.size()), invitation_.lanes,
-                invitation_.links, 0, mine_.window->bytes(), mine_.arena->bytes(), nullptr, nullptr};
+    Hello hello{Hello::kMagic,
+                hash_of(invitation_.job),
+                invitation_.epoch,
+                invitation_.rank,
+                static_cast<int32_t>(invitation_.ranks.size()),
+                invitation_.lanes,
+                invitation_.links,
+                0,
+                mine_.window->bytes(),
+                mine_.arena->bytes(),
+                nullptr,
+                nullptr};
     std::unique_ptr<std::shared_ptr<Mapping>> window, arena;
     if (credentials_of(socket).pid == ::getpid()) {
       window = std::make_unique<std::shared_ptr<Mapping>>(mine_.window);
@@ -315,8 +328,8 @@ class Meeting {
     talks_.push_back({std::move(socket), Stage::kHello, 0});
   }
 
-  /// The next step of one conversation. A stranger is hung up on; a peer that was called and does not
-  /// answer properly is an error.
+  /// The next step of one conversation. A stranger is hung up on; a peer that was called and does
+  /// not answer properly is an error.
   Status go_on(size_t number) {
     Talk talk = std::move(talks_[number]);
     talks_.erase(talks_.begin() + static_cast<std::ptrdiff_t>(number));

@@ -1,13 +1,13 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <sys/types.h>
 
 #include "hora/request.h"
 #include "hora/status.h"
@@ -46,9 +46,9 @@ struct Invitation {
   std::chrono::milliseconds timeout{};
 };
 
-/// Exchanges belongings with every rank of the invitation. Each rank listens on a unix socket without
-/// a file, whose random name it publishes, and calls the ranks before it. Both sides check that the
-/// other's user is this one; anything unexpected is hung up on and waited out.
+/// Exchanges belongings with every rank of the invitation. Each rank listens on a unix socket
+/// without a file, whose random name it publishes, and calls the ranks before it. Both sides check
+/// that the other's user is this one; anything unexpected is hung up on and waited out.
 ///
 /// The exchange: the caller sends Hello with its memory and eventfd, the called answers alike, the
 /// caller acknowledges with one byte. The connection stays, to show when the peer is gone.

@@ -1,12 +1,13 @@
 #include "ops/shm/neighborhood.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 
 namespace hora::shm {
 namespace {
@@ -25,8 +26,8 @@ Status check(const Neighborhood::Options& options) {
   for (const Rank link : options.links)
     if (link == options.rank || !has(link) ||
         std::count(options.links.begin(), options.links.end(), link) != 1)
-      return {Code::kInvalidArgument,
-              "shm: a link to rank " + std::to_string(link) + ", which is no other rank of this host"};
+      return {Code::kInvalidArgument, "shm: a link to rank " + std::to_string(link) +
+                                          ", which is no other rank of this host"};
   return {};
 }
 
@@ -75,8 +76,8 @@ Result<std::shared_ptr<Neighborhood>> Neighborhood::meet(const Options& options,
   if (!arena.ok()) return arena.status();
   mine.value().arena_memory = arena.value()->memory().get();
   mine.value().arena = arena.value()->mapping();
-  const Invitation invitation{options.job, options.epoch, options.rank, options.ranks,
-                              options.lanes, static_cast<int>(options.links.size()),
+  const Invitation invitation{options.job,    options.epoch, options.rank,
+                              options.ranks,  options.lanes, static_cast<int>(options.links.size()),
                               options.timeout};
   Result<std::vector<Peer>> peers = meet_all(invitation, mine.value(), publish, lookup);
   if (!peers.ok()) return peers.status();
@@ -87,8 +88,11 @@ Result<std::shared_ptr<Neighborhood>> Neighborhood::meet(const Options& options,
 
 Neighborhood::Neighborhood(const Options& options, Belongings mine, std::unique_ptr<Arena> arena,
                            std::vector<Peer> peers)
-    : options_(options), self_(position_of(options.ranks, options.rank)), mine_(std::move(mine)),
-      arena_(std::move(arena)), peers_(std::move(peers)) {
+    : options_(options),
+      self_(position_of(options.ranks, options.rank)),
+      mine_(std::move(mine)),
+      arena_(std::move(arena)),
+      peers_(std::move(peers)) {
   const int ranks = static_cast<int>(peers_.size());
   for (int i = 0; i < ranks; ++i) {
     const auto& memory = i == self_ ? mine_.window : peers_[static_cast<size_t>(i)].window;
@@ -108,7 +112,9 @@ void Neighborhood::make_links() {
   }
 }
 
-int Neighborhood::index_of(Rank rank) const { return position_of(options_.ranks, rank); }
+int Neighborhood::index_of(Rank rank) const {
+  return position_of(options_.ranks, rank);
+}
 
 Bell Neighborhood::bell(Rank rank) const {
   const auto index = static_cast<size_t>(index_of(rank));
@@ -140,14 +146,15 @@ void Neighborhood::flush() {
 }
 
 bool Neighborhood::flushed() const {
-  return std::all_of(links_.begin(), links_.end(), [](const Link& link) { return link.out.empty(); });
+  return std::all_of(links_.begin(), links_.end(),
+                     [](const Link& link) { return link.out.empty(); });
 }
 
 Result<bool> Neighborhood::receive(const Visit& visit) {
   bool any = false;
   for (Link& link : links_) {
-    const Result<bool> came = link.in.receive(
-        [&, from = link.rank](std::string_view frame) { visit(from, frame); });
+    const Result<bool> came =
+        link.in.receive([&, from = link.rank](std::string_view frame) { visit(from, frame); });
     if (!came.ok())
       return Status(came.status().code(),
                     "shm: from rank " + std::to_string(link.rank) + ": " + came.status().message());

@@ -29,11 +29,11 @@ class Neighborhood {
     std::string job;
     uint32_t epoch = 1;
     Rank rank = 0;
-    std::vector<Rank> ranks;   ///< of this host, ascending; `rank` among them
+    std::vector<Rank> ranks;  ///< of this host, ascending; `rank` among them
     int lanes = 1;
     uint64_t arena_limit = 0;  ///< bytes; 0: as much as the machine has
     std::chrono::milliseconds timeout{10000};
-    std::vector<Rank> links;   ///< ranks this one exchanges control frames with; they list it too
+    std::vector<Rank> links;  ///< ranks this one exchanges control frames with; they list it too
   };
 
   /// Meets the others. `publish` and `lookup` carry one short value for each rank. Errors: kTimeout
@@ -46,7 +46,7 @@ class Neighborhood {
 
   const Options& options() const { return options_; }
   int index_of(Rank rank) const;  ///< among options().ranks, or -1
-  Bell bell(Rank rank) const;     ///< bell(options().rank) is what this rank's driver arms and polls
+  Bell bell(Rank rank) const;  ///< bell(options().rank) is what this rank's driver arms and polls
 
   /// Queues a whole frame for `to` and rings its bell. Never blocks: what finds no room waits here
   /// for flush(). Errors: kOutOfMemory when too much waits; kInvalidArgument: too long, or no link.
@@ -54,8 +54,8 @@ class Neighborhood {
   void flush();
   bool flushed() const;  ///< nothing waits here
 
-  /// Calls visit(from, frame) for every whole frame that has arrived; returns whether anything came.
-  /// A frame is valid during its visit. Errors: kCorrupt names the rank.
+  /// Calls visit(from, frame) for every whole frame that has arrived; returns whether anything
+  /// came. A frame is valid during its visit. Errors: kCorrupt names the rank.
   using Visit = std::function<void(Rank from, std::string_view frame)>;
   Result<bool> receive(const Visit& visit);
 

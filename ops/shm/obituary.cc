@@ -1,6 +1,4 @@
 #include <fcntl.h>
-#include <sys/ioctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
@@ -8,6 +6,9 @@
 #include <cstring>
 #include <optional>
 #include <string_view>
+
+#include <sys/ioctl.h>
+#include <sys/wait.h>
 
 #include "ops/shm/meeting.h"
 

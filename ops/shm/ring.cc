@@ -70,9 +70,8 @@ Result<bool> Inbox::receive(const Visit& visit) {
   const uint64_t waiting = ring_->head.load(std::memory_order_acquire) - tail;
   if (waiting == 0) return false;
   if (waiting > kRingBytes)
-    return Status(Code::kCorrupt,
-                  "a control ring holds " + std::to_string(waiting) + " bytes of " +
-                      std::to_string(kRingBytes));
+    return Status(Code::kCorrupt, "a control ring holds " + std::to_string(waiting) + " bytes of " +
+                                      std::to_string(kRingBytes));
   read(tail, waiting);
   // Room is made before the frames are visited: the writer may go on meanwhile.
   ring_->tail.store(tail + waiting, std::memory_order_release);

@@ -8,15 +8,18 @@ namespace hora::shm {
 /// (work.fill) and reads its peers' k-th chunks (work.drain). A chunk is staged one round ahead, so
 /// that copying in overlaps with waiting for the others.
 ///
-/// Step staged(k) of a member says: chunk k is there; and, as it drained chunk k - 2 before, all up to
-/// k - 2 are read. With kChunks buffers chunk k + 1 overwrites chunk k + 1 - kChunks, so everybody
-/// must be at staged(k + 3 - kChunks) or further. Who has fewer rounds to do is at kFinal.
+/// Step staged(k) of a member says: chunk k is there; and, as it drained chunk k - 2 before, all up
+/// to k - 2 are read. With kChunks buffers chunk k + 1 overwrites chunk k + 1 - kChunks, so
+/// everybody must be at staged(k + 3 - kChunks) or further. Who has fewer rounds to do is at
+/// kFinal.
 constexpr uint64_t kDescribed = 1;
-constexpr uint64_t staged(size_t round) { return 2 + round; }
+constexpr uint64_t staged(size_t round) {
+  return 2 + round;
+}
 static_assert(kChunks >= 3);
 
-/// Work is trivially copyable and has: bool fills() (does this member stage anything?); int source()
-/// (the only member that does, or -1: all do); fill(round, chunk); drain(round).
+/// Work is trivially copyable and has: bool fills() (does this member stage anything?); int
+/// source() (the only member that does, or -1: all do); fill(round, chunk); drain(round).
 template <class Work>
 Ticket ShmCommunicator::rounds(Lane& lane, uint64_t tag, size_t count, bool first_staged,
                                Work work) {
@@ -41,9 +44,8 @@ Ticket ShmCommunicator::rounds(Lane& lane, uint64_t tag, size_t count, bool firs
       HORA_CO_TRY(co_await lane.until(
           [&group, there, next = size_t{0}]() mutable { return group.all_reached(there, next); }));
     } else if (!work.fills()) {
-      HORA_CO_TRY(co_await lane.until([&group, there, source] {
-        return group.reached(static_cast<size_t>(source), there);
-      }));
+      HORA_CO_TRY(co_await lane.until(
+          [&group, there, source] { return group.reached(static_cast<size_t>(source), there); }));
     }
     work.drain(k);
     if (k % 2 == 1) HORA_CO_TRY(co_await lane.pause());

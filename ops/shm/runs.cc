@@ -10,8 +10,8 @@ namespace {
 
 uint64_t offset_in_arena(const Member& me, const Segment& segment, size_t bytes) {
   const std::less_equal<const std::byte*> before;  // of unrelated pointers, too
-  const bool inside = before(me.arena, segment.data) &&
-                      before(segment.data + bytes, me.arena + me.arena_bytes);
+  const bool inside =
+      before(me.arena, segment.data) && before(segment.data + bytes, me.arena + me.arena_bytes);
   return inside ? static_cast<uint64_t>(segment.data - me.arena) : Run::kPrivate;
 }
 
@@ -85,9 +85,9 @@ Status Split::advance(const Group& group, size_t left, size_t& bytes, bool& ever
     const bool there = at.runs->count <= kRuns && at.run < at.runs->count;
     const Run run = there ? at.runs->run[at.run] : Run{0, 0};
     const uint64_t room = group.members[i].arena_bytes;
-    const bool sane = there && run.bytes > at.inside &&
-                      (run.offset == Run::kPrivate ||
-                       (run.offset <= room && run.bytes <= room - run.offset));
+    const bool sane =
+        there && run.bytes > at.inside &&
+        (run.offset == Run::kPrivate || (run.offset <= room && run.bytes <= room - run.offset));
     if (!sane)
       return {Code::kCorrupt, "shm: member " + std::to_string(i) + " of " +
                                   std::to_string(members_) +

@@ -1,9 +1,10 @@
 #include "ops/shm/shm.h"
 
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <vector>
+
+#include <sys/syscall.h>
 
 #include "ops/shm/communicator.h"
 
@@ -40,8 +41,7 @@ class ShmBackend final : public Backend {
                                 neighborhood_->arena_bytes_of(index)});
     }
     if (!member)
-      return Status(Code::kInvalidArgument,
-                    "shm: this rank is not in set " + std::to_string(set));
+      return Status(Code::kInvalidArgument, "shm: this rank is not in set " + std::to_string(set));
     return std::unique_ptr<hora::Communicator>(std::make_unique<ShmCommunicator>(
         neighborhood_, std::move(group), debts_[static_cast<size_t>(lane)]));
   }

@@ -27,7 +27,8 @@ struct alignas(kLine) Slot {
   std::byte data[kSlotBytes];
 };
 
-/// Where a rank's segments of a large operation are: runs of its arena, in order, or private memory.
+/// Where a rank's segments of a large operation are: runs of its arena, in order, or private
+/// memory.
 struct Run {
   static constexpr uint64_t kPrivate = ~uint64_t{0};
   uint64_t offset;  ///< bytes into the owner's arena, or kPrivate

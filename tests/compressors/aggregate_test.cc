@@ -189,14 +189,14 @@ class Job {
     for (size_t first = 0; first < std::max<size_t>(count, 1); first += piece) {
       std::byte* at = rank.results[t].data() + first * width;
       rank.slots.push_back({rank.codecs[t].get(), at, at, options_.dtype, first,
-                            std::min(piece, count - first), &state.mine, &state.owned});
+                            std::min(piece, count - first), &state.mine, &state.owned, rank.context});
     }
   }
 
   Ticket bucket(OneRank& rank, size_t b) {
     const std::span<const Slot> all(rank.slots);
     return aggregate(rank.lane, *rank.communicator, ++rank.sequence, how_,
-                     options_.fused ? all : all.subspan(b, 1), rank.context,
+                     options_.fused ? all : all.subspan(b, 1),
                      {options_.op, options_.prescale, options_.postscale});
   }
 

@@ -184,46 +184,56 @@ def test_gradients_flow_through_collectives():
     same(x.grad, torch.tensor([[1.0] * 3, [2.0] * 3]))
 
 
+def start_randomly(shared, name, salt):
+    """Starts one operation that all ranks choose alike; gives its handle and its result."""
+    op = shared.choice([hvd.Sum, hvd.Max, hvd.Average])
+    shape = (shared.choice([1, 5, 1000, 40000]),)
+    form = shared.choice(["reduce", "reduce_", "gather", "cast", "mismatch"])
+    mine = values(shape, torch.float32, hvd.rank(), salt)
+    every = all_values(shape, torch.float32, salt)
+    if form == "gather":
+        return hvd.allgather_async(mine, name=name), every.reshape(-1).float()
+    if form == "cast":
+        root = salt % hvd.size()
+        return hvd.broadcast_async_(mine, root, name=name), every[root].float()
+    if form == "mismatch":
+        return hvd.allreduce_async(torch.ones(1 + hvd.rank()), name=name), None
+    start = hvd.allreduce_async if form == "reduce" else hvd.allreduce_async_
+    combined = {hvd.Sum: every.sum(0), hvd.Max: every.amax(0), hvd.Average: every.mean(0)}
+    return start(mine, name=name, op=op), combined[op].float()
+
+
+def finish(handle, expected):
+    if expected is None:
+        with pytest.raises(hvd.Mismatch):
+            hvd.synchronize(handle)
+    else:
+        same(hvd.synchronize(handle), expected)
+    assert hvd.synchronize(handle) is None
+
+
 @on_ranks(2, 4)
 def test_results_do_not_depend_on_the_order_of_calls_and_waits():
-    for seed in range(10):
-        shared, own = random.Random(seed), random.Random(100 * seed + hvd.rank())
-        work = []
-        for i in range(30):
-            op = shared.choice([hvd.Sum, hvd.Max, hvd.Average])
-            shape = (shared.choice([1, 5, 1000, 40000]),)
-            work.append((i, op, shape, shared.choice(["reduce", "reduce_", "gather", "cast"])))
-        own.shuffle(work)
-        pending = []
-        for i, op, shape, form in work:
-            mine = values(shape, torch.float32, hvd.rank(), i)
-            every = all_values(shape, torch.float32, i)
-            name = f"random.{i}"
-            if form == "gather":
-                handle = hvd.allgather_async(mine, name=name)
-                expected = every.reshape(-1).float()
-            elif form == "cast":
-                handle = hvd.broadcast_async_(mine, i % hvd.size(), name=name)
-                expected = every[i % hvd.size()].float()
-            else:
-                start = hvd.allreduce_async if form == "reduce" else hvd.allreduce_async_
-                handle = start(mine, name=name, op=op)
-                combined = {
-                    hvd.Sum: every.sum(0),
-                    hvd.Max: every.amax(0),
-                    hvd.Average: every.mean(0),
-                }
-                expected = combined[op].float()
-            pending.append((handle, expected))
-            if own.random() < 0.3:
-                handle, expected = pending.pop(own.randrange(len(pending)))
-                same(hvd.synchronize(handle), expected)
-            if pending and own.random() < 0.2:
-                hvd.poll(own.choice(pending)[0])
-        own.shuffle(pending)
-        for handle, expected in pending:
-            same(hvd.synchronize(handle), expected)
-            assert hvd.synchronize(handle) is None
+    """Ranks wait in any order for operations of earlier rounds, which all have started."""
+    own = random.Random(hvd.rank())
+    earlier = []
+    for turn in range(12):
+        order = list(range(25))
+        own.shuffle(order)
+        started = []
+        for i in order:
+            shared = random.Random(1000 * turn + i)
+            started.append(start_randomly(shared, f"random.{turn % 3}.{i}", i))
+            if earlier and own.random() < 0.5:
+                finish(*earlier.pop(own.randrange(len(earlier))))
+            if own.random() < 0.2:
+                hvd.poll(own.choice(started)[0])
+        while len(earlier) > 5:
+            finish(*earlier.pop(own.randrange(len(earlier))))
+        earlier += started
+    own.shuffle(earlier)
+    for handle, expected in earlier:
+        finish(handle, expected)
 
 
 def refused(kind, call):

@@ -32,7 +32,7 @@ class DistributedMixin:
 
     @contextlib.contextmanager
     def skip_synchronize(self) -> Iterator[None]:
-        """Inside, `step()` takes the gradients as they are: for those who called `synchronize()`."""
+        """Inside, `step()` takes the gradients as they are: after `synchronize()`."""
         self._hora_should_synchronize = False
         try:
             yield
@@ -102,7 +102,7 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     sparse_as_dense: bool = False,
     process_set: ProcessSet = global_process_set,
 ) -> torch.optim.Optimizer:
-    """An optimizer of the same class, sharing state and parameters, that steps on reduced gradients.
+    """An optimizer of the same class, state and parameters that steps on reduced gradients.
 
     Each gradient is on its way while the backward pass still computes others; `step()` waits for
     all. `compression` is `Compression.none` (what HORA_COMPRESSION says), `Compression.fp16` or a
@@ -122,7 +122,7 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     kind = type(type(optimizer).__name__, (DistributedMixin, type(optimizer)), {})
     kind.__module__ = type(optimizer).__module__
     wrapped = kind.__new__(kind)
-    # A learning-rate scheduler wraps the step of the one instance it knows; its wrapper stays there.
+    # A learning-rate scheduler wraps the step of the instance it knows; its wrapper stays there.
     wrapped.__dict__.update((k, v) for k, v in optimizer.__dict__.items() if k != "step")
     wrapped._hora_should_synchronize = True
     wrapped._hora_synchronized = False

@@ -1,13 +1,14 @@
 """Gradients on their way through the engine: from the backward pass's hooks to the mean.
 
-The gradient of a parameter that is not compressed lives in the engine's arena: `p.grad` is a view of
-this rank's own slice, and is reduced in place. That is checked at every submit and never assumed,
-since anybody may put another tensor there (`zero_grad(set_to_none=True)` does). Then the values are
-copied into the slice, and `p.grad` points to it again. Compressed gradients are reduced in their own
-memory. From submit until `synchronize` a gradient is in flight, and adding to it is refused.
+The gradient of a parameter that is not compressed lives in the engine's arena: `p.grad` is a view
+of this rank's own slice, and is reduced in place. That is checked at every submit and never
+assumed, since anybody may put another tensor there (`zero_grad(set_to_none=True)` does). Then the
+values are copied into the slice, and `p.grad` points to it again. Compressed gradients are reduced
+in their own memory. From submit until `synchronize` a gradient is in flight, and adding to it is
+refused.
 
-A gradient kept from an earlier step (`saved = p.grad`) is noticed and not overwritten; one kept as a
-view (`p.grad.view(-1)`) is not: clone what must survive the next backward pass.
+A gradient kept from an earlier step (`saved = p.grad`) is noticed and not overwritten; one kept as
+a view (`p.grad.view(-1)`) is not: clone what must survive the next backward pass.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class _Gradient:
 class Reducer:
     """Submits each gradient when it is complete and waits for all of them.
 
-    Threads: those that call the hooks, under the interpreter's lock; `synchronize` in one at a time.
+    Threads: hooks run in any, under the interpreter's lock; `synchronize` in one at a time.
     """
 
     def __init__(self, terms: Terms, rate_of: Callable[[int], float]) -> None:

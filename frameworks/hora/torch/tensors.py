@@ -69,6 +69,6 @@ def is_dense(tensor: torch.Tensor) -> bool:
 
 
 def shape_in_memory(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """The dimensions of a dense tensor, the slowest first: what its memory looks like row by row."""
+    """The dimensions of a dense tensor, the slowest first, as they lie in memory."""
     order = sorted(range(len(shape)), key=lambda i: (-strides[i], i))
     return tuple(shape[i] for i in order)
