@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include "ops/float_mode.h"
+
 namespace hora {
 namespace {
 
@@ -96,6 +98,7 @@ void LaneRunner::push(const Plan& plan) {
 }
 
 bool LaneRunner::progress() {
+  const FloatMode mode;
   bool moved = false;
   for (int i = 0; i < kMovesPerTurn; ++i) {
     if (!current_) {

@@ -3,6 +3,7 @@
 #include "hora/engine.h"
 
 #include <gtest/gtest.h>
+#include <xmmintrin.h>
 
 #include <atomic>
 #include <chrono>
@@ -409,6 +410,24 @@ TEST(Engine, CompressedGradientsStayEqualOnAllRanks) {
     EXPECT_EQ(results[0], results[1]) << chain;
     EXPECT_EQ(results[0], results[2]) << chain;
   }
+}
+
+TEST(Engine, ComputesWithDenormalsWhateverTheCallersThreadHasSet) {
+  on_ranks(2, [](Engine& engine, int) {
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040);  // flush to zero, denormals are zero
+    std::vector<float> values(100, 0);
+    const uint32_t denormal = 5;
+    for (float& value : values) std::memcpy(&value, &denormal, sizeof(value));
+    ASSERT_TRUE(engine.run(allreduce("x", values)).ok());
+    EXPECT_EQ(_mm_getcsr() & 0x8040, 0x8040u);
+    _mm_setcsr(before);
+    for (const float value : values) {
+      uint32_t bits = 0;
+      std::memcpy(&bits, &value, sizeof(bits));
+      ASSERT_EQ(bits, 10u);
+    }
+  });
 }
 
 TEST(Engine, RanksWithDifferentChainsAreToldSo) {
