@@ -122,6 +122,7 @@ bool Driver::take_requests() {
       case RequestQueue::Kind::kSubmit: {
         Operation& operation = operations.at(command.value);
         const Submission& submission = operation.submission;
+        ++open_;
         last_name_.assign(submission.name);
         last_submit_ = operation.submitted_at;
         if (operation.request.op == Op::kJoin)
@@ -244,10 +245,12 @@ void Driver::complete(Operation* operation, const Status& status, int64_t value)
     operation->outcome.value = value;
   operation->status = status;
   ++counters_.requests;
+  --open_;
   if (!status.ok()) ++counters_.errors;
   Operation* next = operation->name ? names.end(operation->name) : nullptr;
   operation->complete();
   if (!next) return;
+  ++open_;
   inputs_.requests.push_back(&next->submission);
   dirty_ = true;
 }
@@ -267,21 +270,28 @@ bool Driver::finished() const {
          std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->idle(); });
 }
 
-void Driver::leave() {
-  transport_.channel->bell().arm();
-  for (int turn = 0; step(); ++turn) {
-    if (turn < kPartingTurns) continue;
-    wake();
-    break;
-  }
+void Driver::publish() {
   const std::lock_guard lock(shared_);
   published_ = counters_;
+}
+
+void Driver::listen() {
+  transport_.channel->bell().arm();
+  if (step()) wake();
+  publish();
+}
+
+void Driver::leave() {
+  for (int turn = 0; turn < kPartingTurns && step(); ++turn) continue;
+  publish();
+  if (std::exchange(slept_, false) || open_ > 0) token.poke();
 }
 
 void Driver::wake() {
   const Bell bell = transport_.channel->bell();
   bell.arm();
   bell.ring();
+  token.poke();
 }
 
 bool Driver::sleep(int64_t timeout_ns) const {
@@ -316,9 +326,9 @@ Result<std::span<std::byte>> Driver::allocate(size_t bytes) {
 }
 
 Counters Driver::counters() {
-  if (token.try_lock()) {
+  if (token.try_enter()) {
     const Counters now = counters_;
-    token.unlock();
+    token.exit();
     return now;
   }
   const std::lock_guard lock(shared_);

@@ -22,6 +22,7 @@
 #include "runtime/negotiator.h"
 #include "runtime/operation.h"
 #include "runtime/request_queue.h"
+#include "runtime/token.h"
 
 namespace hora {
 
@@ -44,7 +45,7 @@ class Driver {
   Driver(Transport transport, const Config& config, const Clock& clock, Log log);
   ~Driver();
 
-  std::mutex token;
+  Token token;
 
   /// One turn. Returns whether anything moved. Token holder.
   bool step();
@@ -78,24 +79,34 @@ class Driver {
       const int64_t left = deadline - clock_.now();
       const bool signalled = !step() && !done() && left > 0 && !sleep(left);
       awake();
+      slept_ = true;
       if (signalled) return false;
       if (left <= 0) return true;
     }
     return true;
   }
 
-  /// Before the token is given back: sees to it that new work wakes the engine's thread.
+  /// The engine's thread gives the token back: from now on whoever makes work wakes it.
+  void listen();
+
+  /// A visitor gives the token back. Pokes the engine's thread if it leaves work behind.
   void leave();
 
   /// Waits until somebody rings, a peer dies, a signal comes or `timeout_ns` has passed. Any thread;
   /// false if a signal came.
   bool sleep(int64_t timeout_ns) const;
 
+  /// The token was taken: from now on nobody needs to wake us. Token holder.
+  void enter() { transport_.channel->bell().disarm(); }
+
   /// After sleep(): forgets past rings and looks for dead peers in the next step. Token holder.
   void awake();
 
   /// Any thread: new work was queued.
-  void ring() { transport_.channel->bell().ring(); }
+  void ring() {
+    transport_.channel->bell().ring();
+    token.poke();
+  }
   /// Any thread: wakes the engine's thread whatever it does.
   void wake();
 
@@ -126,6 +137,7 @@ class Driver {
   bool take_requests();
   bool take_frames();
   void take_lost();
+  void publish();
   bool run_lanes();
   void take_ended(LaneRunner& lane);
   void deliver();
@@ -169,6 +181,8 @@ class Driver {
 
   std::atomic<bool> ended_{false};
   bool closed_ = false, swept_ = false;
+  bool slept_ = false;  ///< the visitor did: it was no short visit
+  uint64_t open_ = 0;   ///< requests taken from the queue and not completed
   mutable std::mutex shared_;  ///< guards the following
   std::vector<std::unique_ptr<std::byte[], Buffer::Free>> plain_;
   Status health_;

@@ -52,14 +52,19 @@ class Engine::Impl final : public ForkGuard {
   void run() {
     ::pthread_setname_np(::pthread_self(), "hora-engine");
     const auto stopped = [this] { return stop.load(std::memory_order_acquire); };
+    const auto relieved = [&] { return stopped() || driver.token.wanted(); };
     while (!stopped()) {
-      {
-        const std::lock_guard lock(driver.token);
-        driver.awake();
-        driver.spin(stopped);
-        driver.leave();
+      if (driver.token.wanted()) {
+        driver.token.nap();
+        continue;
       }
-      if (!stopped()) driver.sleep(kForever);
+      driver.token.enter();
+      driver.awake();
+      driver.spin(relieved);
+      const bool listens = !relieved();
+      if (listens) driver.listen();
+      driver.token.exit();
+      if (listens) driver.sleep(kForever);
     }
   }
 
@@ -111,24 +116,26 @@ class Engine::Impl final : public ForkGuard {
     if (operation.done()) return;
     push(operation);
     const int64_t yield_until = clock.now() + static_cast<int64_t>(config.spin * 1e9);
-    bool rang = false;
-    while (!operation.done()) {
-      if (driver.token.try_lock()) {
-        driver.awake();
-        const bool goes_on = driver.drive([&] { return operation.done(); }, deadline);
+    driver.token.arrive();
+    bool rang = false, goes_on = true;
+    while (goes_on && !operation.done()) {
+      if (driver.token.try_enter()) {
+        driver.enter();
+        goes_on = driver.drive([&] { return operation.done(); }, deadline);
         driver.leave();
-        driver.token.unlock();
-        if (!goes_on || clock.now() >= deadline) return;
+        driver.token.exit();
+        if (clock.now() >= deadline) break;
         continue;
       }
       if (!std::exchange(rang, true)) driver.ring();  // the holder may sleep
       const int64_t now = clock.now();
-      if (now >= deadline) return;
+      if (now >= deadline) break;
       if (now < yield_until)
         ::sched_yield();
       else
         operation.sleep(std::min(deadline - now, kLookAgain));
     }
+    driver.token.depart();
   }
 
   /// What became of an operation that has ended; its handle is used up.
@@ -244,17 +251,17 @@ Status Engine::shutdown() {
   Driver& driver = impl_->driver;
   driver.queue.push(RequestQueue::Kind::kLeave, 0);
   driver.ring();
-  {
-    const std::lock_guard lock(driver.token);
-    // The negotiator gives up by itself after half the failure timeout; twice that is our bug.
-    const int64_t limit = static_cast<int64_t>(impl_->config.failure_timeout * 1e9);
-    const int64_t deadline = impl_->clock.now() + limit;
-    while (!driver.finished() && impl_->clock.now() < deadline) {
-      driver.awake();
-      (void)driver.drive([&] { return driver.finished(); }, deadline);
-    }
-    driver.leave();
-  }
+  // The negotiator gives up by itself after half the failure timeout; twice that is our bug.
+  const int64_t limit = static_cast<int64_t>(impl_->config.failure_timeout * 1e9);
+  const int64_t deadline = impl_->clock.now() + limit;
+  driver.token.arrive();
+  driver.token.enter();
+  driver.enter();
+  while (!driver.finished() && impl_->clock.now() < deadline)
+    (void)driver.drive([&] { return driver.finished(); }, deadline);
+  driver.leave();
+  driver.token.exit();
+  driver.token.depart();
   impl_->stop_thread();
   return {};
 }

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstring>
 #include <optional>
+#include <utility>
 
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -166,6 +167,16 @@ class Meeting {
     here_[self_] = true;
   }
 
+  ~Meeting() {
+    while (listener_) {
+      const Descriptor late(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!late) break;
+      discard(late.get());
+    }
+    for (const Talk& talk : talks_)
+      if (talk.stage != Stage::kAcknowledgement) discard(talk.socket.get());
+  }
+
   Result<std::vector<Peer>> run(const Publish& publish, const Lookup& lookup) {
     HORA_TRY(listen());
     HORA_TRY(publish(key_of(invitation_.rank), name_));
@@ -258,19 +269,28 @@ class Meeting {
     return true;
   }
 
+  /// What a thread of this process gave with its Hello; nothing from others.
+  static std::pair<std::shared_ptr<Mapping>, std::shared_ptr<Mapping>> take_over(const Hello& hello,
+                                                                                 pid_t sender) {
+    if (sender != ::getpid() || !hello.window || !hello.arena) return {};
+    const std::unique_ptr<std::shared_ptr<Mapping>> window(hello.window), arena(hello.arena);
+    return {*window, *arena};
+  }
+
+  /// Frees what came with a Hello that nobody will answer.
+  static void discard(int socket) {
+    Hello hello{};
+    std::array<Descriptor, kMemories> fds;
+    if (receive_hello(socket, hello, fds)) (void)take_over(hello, credentials_of(socket).pid);
+  }
+
   /// Reads a Hello and, if all is as it must be, keeps what came with it in peers_[index].
   std::optional<size_t> welcome(int socket) {
     Hello hello{};
     std::array<Descriptor, kMemories> fds;
     if (!receive_hello(socket, hello, fds)) return {};
     const ucred who = credentials_of(socket);
-    std::shared_ptr<Mapping> window, arena;
-    if (who.pid == ::getpid() && hello.window && hello.arena) {
-      const std::unique_ptr<std::shared_ptr<Mapping>> sent_window(hello.window);
-      const std::unique_ptr<std::shared_ptr<Mapping>> sent_arena(hello.arena);
-      window = *sent_window;
-      arena = *sent_arena;
-    }
+    auto [window, arena] = take_over(hello, who.pid);
     const auto rank = std::find(invitation_.ranks.begin(), invitation_.ranks.end(), hello.rank);
     if (rank == invitation_.ranks.end() || !fits(hello, fds[0].get(), fds[1].get())) return {};
     const auto index = static_cast<size_t>(rank - invitation_.ranks.begin());
