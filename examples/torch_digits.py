@@ -32,7 +32,7 @@ def main() -> None:
 
     net = network()
     loss_of = nn.CrossEntropyLoss()
-    sgd = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
     sgd = hora.DistributedOptimizer(sgd, net.named_parameters(), args.compression)  # hora
     hora.broadcast_parameters(net.state_dict(), root_rank=0)  # hora
 
