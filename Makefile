@@ -9,7 +9,9 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # Programs of .venv first: horarun, ruff, clang-format, and the python that jobs start.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export CCACHE_DIR := $(CURDIR)/build/ccache
+# Compilations are shared by all checkouts of this user: paths count from the checkout.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 export CMAKE_C_COMPILER_LAUNCHER := ccache
 export CMAKE_CXX_COMPILER_LAUNCHER := ccache
 

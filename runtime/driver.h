@@ -102,11 +102,9 @@ class Driver {
   /// After sleep(): forgets past rings and looks for dead peers in the next step. Token holder.
   void awake();
 
-  /// Any thread: new work was queued.
-  void ring() {
-    transport_.channel->bell().ring();
-    token.poke();
-  }
+  /// Any thread: new work was queued. Does not end the thread's nap: whoever visited a moment ago
+  /// will most likely wait for this work, and drive.
+  void ring() { transport_.channel->bell().ring(); }
   /// Any thread: wakes the engine's thread whatever it does.
   void wake();
 

@@ -10,7 +10,7 @@
 namespace hora {
 namespace {
 
-constexpr int64_t kShortest = 500'000, kLongest = 64'000'000;  ///< ns
+constexpr int64_t kShortest = 300'000, kLongest = 64'000'000;  ///< ns
 
 }  // namespace
 
