@@ -1,6 +1,7 @@
 """Hora beside its peers on this machine: shared memory beside MPI, Gloo beside Gloo.
 
     python benchmarks/run_all.py --build build/release
+    python benchmarks/run_all.py --intel .peers/intel     # a venv with impi-rt and impi-devel
 
 Programs take turns for a few rounds, so that noise falls on all alike; each number is the median
 of the rounds' medians (and the least of their p10). A peer that is not installed is left out and
@@ -40,16 +41,20 @@ def machine() -> dict[str, object]:
 class Contestant:
     """A program that writes a JSON report of sizes and times."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(
+        self, name: str, command: list[str], environment: dict[str, str] | None = None
+    ) -> None:
         self.name = name
         self.command = command
+        self.environment = environment or {}
         self.rounds: list[dict[int, Row]] = []
 
     def run(self, folder: Path) -> None:
         report = folder / "report.json"
         report.unlink(missing_ok=True)
         command = [word.replace("@JSON@", str(report)) for word in self.command]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         if done.returncode != 0 or not report.exists():
             print(f"{self.name}: {done.stderr.strip()[-500:]}", file=sys.stderr)
             return
@@ -67,30 +72,38 @@ class Contestant:
         }
 
 
-def contestants(options: argparse.Namespace, folder: Path) -> list[tuple[str, list[Contestant]]]:
+Groups = list[tuple[str, list[Contestant]]]
+
+
+def contestants(options: argparse.Namespace, np: int, folder: Path) -> Groups:
     """Ours first in each group; ratios are to it."""
     program = str(Path(options.build) / "benchmarks" / "collectives")
     sizes = ["-b", str(options.least), "-e", str(options.most), "-f", str(options.factor)]
-    ours = [program, "-np", str(options.np), *sizes, "-c", "0", "--json", "@JSON@"]
+    ours = [program, "-np", str(np), *sizes, "-c", "0", "--json", "@JSON@"]
     plain = [str(options.least), str(options.most), str(options.factor), "@JSON@"]
     shm = [
         Contestant("hora shm, arena", [*ours, "--backend", "shm", "--arena"]),
         Contestant("hora shm, private", [*ours, "--backend", "shm"]),
     ]
-    if options.engine:
-        shm.append(Contestant("hora engine, shm, arena", [*ours, "--layer", "engine", "--arena"]))
+    engine = [*ours, "--layer", "engine"]
+    shm.append(Contestant("hora engine, arena", [*engine, "--arena"]))
+    shm.append(Contestant("hora engine, private", engine))
     if mpi := build_mpi(folder):
         root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        launch = ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(options.np)]
+        launch = ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(np)]
         shm.append(Contestant("Open MPI", [*launch, mpi, *plain]))
+    if options.intel:
+        intel = Path(options.intel).resolve()
+        launch = [str(intel / "bin" / "mpiexec.hydra"), "-np", str(np)]
+        environment = {"LD_LIBRARY_PATH": str(intel / "lib"), "I_MPI_FABRICS": "shm"}
+        program = build_intel_mpi(intel, folder)
+        shm.append(Contestant("Intel MPI", [*launch, program, *plain], environment))
     gloo = [Contestant("hora gloo", [*ours, "--backend", "gloo"])]
     if has_torch(options.python):
         script = str(HERE / "peers" / "torch_gloo.py")
         limits = ["--least", str(options.least), "--most", str(options.most)]
         limits += ["--factor", str(options.factor), "--json", "@JSON@"]
-        gloo.append(
-            Contestant("torch gloo", [options.python, script, "-np", str(options.np), *limits])
-        )
+        gloo.append(Contestant("torch gloo", [options.python, script, "-np", str(np), *limits]))
     return [("shm", shm), ("gloo", gloo)]
 
 
@@ -101,6 +114,14 @@ def build_mpi(folder: Path) -> str | None:
     program = str(folder / "mpi_allreduce")
     source = str(HERE / "peers" / "mpi_allreduce.cc")
     subprocess.run(["mpicxx", "-O2", "-std=c++17", "-o", program, source], check=True)
+    return program
+
+
+def build_intel_mpi(intel: Path, folder: Path) -> str:
+    program = str(folder / "intel_mpi_allreduce")
+    source = str(HERE / "peers" / "mpi_allreduce.cc")
+    command = ["g++", "-O2", "-std=c++17", "-o", program, source, f"-I{intel / 'include'}"]
+    subprocess.run([*command, str(intel / "lib" / "libmpi.so")], check=True)
     return program
 
 
@@ -129,14 +150,14 @@ def table(group: list[Contestant]) -> list[str]:
     return lines
 
 
-def write(options: argparse.Namespace, groups: list[tuple[str, list[Contestant]]]) -> None:
+def write(options: argparse.Namespace, np: int, groups: Groups) -> None:
     where = Path(options.results)
     where.mkdir(parents=True, exist_ok=True)
-    stem = where / f"{datetime.date.today()}-allreduce-{options.np}"
+    stem = where / f"{datetime.date.today()}-allreduce-{np}"
     about = machine()
     report = {
         "machine": about,
-        "ranks": options.np,
+        "ranks": np,
         "rounds": options.rounds,
         "groups": {
             name: {one.name: {"command": one.command, "rounds": one.rounds} for one in group}
@@ -144,7 +165,7 @@ def write(options: argparse.Namespace, groups: list[tuple[str, list[Contestant]]
         },
     }
     lines = [
-        f"# float32 sum allreduce, {options.np} ranks",
+        f"# float32 sum allreduce, {np} ranks",
         "",
         f"{about['processor']}, {about['cores']} cores, Linux {about['kernel']}; "
         f"load {about['load']:.1f}; {options.rounds} interleaved rounds.",
@@ -164,21 +185,24 @@ def main() -> None:
     parser.add_argument("--build", default="build/release", help="where Hora was built")
     parser.add_argument("--python", default=sys.executable, help="an interpreter that has torch")
     parser.add_argument("--results", default=str(HERE / "results"))
-    parser.add_argument("-np", type=int, default=2)
+    parser.add_argument("-np", type=int, nargs="+", default=[2, 4], help="numbers of ranks")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--least", type=int, default=4)
     parser.add_argument("--most", type=int, default=64 << 20)
-    parser.add_argument("--factor", type=int, default=4)
-    parser.add_argument("--engine", action="store_true", help="also through the engine")
+    parser.add_argument("--factor", type=int, default=16)
+    parser.add_argument("--intel", help="a folder with Intel MPI: bin, lib, include")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        groups = contestants(options, Path(folder))
-        for number in range(options.rounds):
-            for name, group in groups:
-                for one in group:
-                    print(f"round {number + 1}, {name}: {one.name}", file=sys.stderr)
-                    one.run(Path(folder))
-        write(options, groups)
+    for np in options.np:
+        with tempfile.TemporaryDirectory() as folder:
+            groups = contestants(options, np, Path(folder))
+            for number in range(options.rounds):
+                for name, group in groups:
+                    for one in group:
+                        print(
+                            f"{np} ranks, round {number + 1}, {name}: {one.name}", file=sys.stderr
+                        )
+                        one.run(Path(folder))
+            write(options, np, groups)
 
 
 if __name__ == "__main__":
