@@ -33,7 +33,7 @@ failed rank's last lines are repeated at the end, and its exit code is horarun's
 
 Examples:
   horarun -np 4 python train.py --epochs 3     four ranks on this machine
-  horarun -np 2 --compression topk:0.01 python train.py
+  horarun -np 2 --compression onebit python train.py
                                                compress gradients
   horarun -np 2 -x HORA_LOG_LEVEL=info python train.py
                                                with a variable set

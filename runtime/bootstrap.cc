@@ -41,7 +41,8 @@ std::string_view take_line(std::string_view& text) {
   return line;
 }
 
-Status compare(Rank theirs, std::string_view their_settings, Rank mine, std::string_view my_settings) {
+Status compare(Rank theirs, std::string_view their_settings, Rank mine,
+               std::string_view my_settings) {
   while (!their_settings.empty() || !my_settings.empty()) {
     const std::string_view a = take_line(my_settings), b = take_line(their_settings);
     if (a != b)
@@ -54,8 +55,8 @@ Status compare(Rank theirs, std::string_view their_settings, Rank mine, std::str
 }
 
 /// Fills world.members from everybody's introduction.
-Status introduce(Store& store, const Config& config, const std::string& prefix,
-                 const Clock& clock, World& world) {
+Status introduce(Store& store, const Config& config, const std::string& prefix, const Clock& clock,
+                 World& world) {
   const std::string mine = introduction(config);
   HORA_TRY(store.set(prefix + std::to_string(config.rank), mine));
   std::string_view my_settings = mine;

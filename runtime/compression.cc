@@ -38,16 +38,17 @@ Status Compression::choose(const Request& request, Signature& signature) {
   if (request.op != Op::kAllreduce || request.inputs.size() != 1) {
     if (request.chain.empty() || request.chain == "none") return {};
     if (request.op != Op::kAllreduce)
-      return Status(Code::kInvalidArgument, fmt::format("'{}': only allreduce takes a compression, not {}",
-                                                        request.name, name_of(request.op)));
+      return Status(Code::kInvalidArgument,
+                    fmt::format("'{}': only allreduce takes a compression, not {}", request.name,
+                                name_of(request.op)));
   }
   if (request.inputs.size() != 1) return {};  // a group is agreed as a whole and travels as it is
   if (request.chain.empty() ? always_none_ : request.chain == "none") return {};
   if (request.reduce != ReduceOp::kSum && request.reduce != ReduceOp::kAverage) {
     if (request.chain.empty()) return {};
     return Status(Code::kInvalidArgument,
-                  fmt::format("'{}': compression works with sum and average, not with {}", request.name,
-                              name_of(request.reduce)));
+                  fmt::format("'{}': compression works with sum and average, not with {}",
+                              request.name, name_of(request.reduce)));
   }
   const std::string key = key_of(request);
   const std::lock_guard lock(mutex_);
@@ -72,7 +73,8 @@ Status Compression::choose(const Request& request, Signature& signature) {
   return {};
 }
 
-Status Compression::choose_new(const Request& request, const CompressionRules& rules, Choice& choice) {
+Status Compression::choose_new(const Request& request, const CompressionRules& rules,
+                               Choice& choice) {
   const Tensor& tensor = request.inputs[0];
   const ChainConfig& chain = rules.for_tensor(request.name, tensor.shape, tensor.dtype);
   if (chain.none()) return {};
@@ -85,7 +87,8 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
 
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature) {
   BoundChain& bound = bound_[{set, std::string(name)}];
-  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0]) return &bound;
+  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0])
+    return &bound;
   auto config = ChainConfig::parse(signature.chain);
   HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + signature.chain);
   auto codec = config.value().codec(extent_of(name, signature.shapes[0]));

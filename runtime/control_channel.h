@@ -55,7 +55,8 @@ class ControlChannel {
 /// Ranks that are threads of one process.
 class LocalChannels;
 std::shared_ptr<LocalChannels> make_local_channels(int size);
-std::unique_ptr<ControlChannel> open_local_channel(std::shared_ptr<LocalChannels> channels, Rank rank);
+std::unique_ptr<ControlChannel> open_local_channel(std::shared_ptr<LocalChannels> channels,
+                                                   Rank rank);
 std::vector<Bell> bells_of(LocalChannels& channels);
 
 }  // namespace hora

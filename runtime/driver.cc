@@ -1,10 +1,11 @@
 #include "runtime/driver.h"
 
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
+
+#include <sys/epoll.h>
 
 #include "runtime/tree.h"
 
@@ -15,9 +16,11 @@ constexpr int kControlArity = 8;
 constexpr int64_t kLookEvery = 10'000'000;  ///< ns; how often a busy driver looks for dead peers
 constexpr int64_t kLongestSleep = 250'000'000;
 constexpr int kPartingTurns = 8;  ///< a waiter takes before it leaves the rest to the thread
-constexpr int kEvents = 16;  ///< dead peers looked at together
+constexpr int kEvents = 16;       ///< dead peers looked at together
 
-int64_t nanoseconds(double seconds) { return static_cast<int64_t>(seconds * 1e9); }
+int64_t nanoseconds(double seconds) {
+  return static_cast<int64_t>(seconds * 1e9);
+}
 
 Options options_of(const Config& config) {
   Options options;
@@ -47,9 +50,13 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
   const auto tree = make_tree(transport_.hosts, kControlArity);
   negotiator_ = std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(),
                                              world.epoch, options_of(config), clock_.now());
-  const LaneRunner::Context context{
-      negotiator_->cache(), operations,  *transport_.backend, compression, counters_, world.rank,
-      [this](SetId set) { return negotiator_->members(set); }};
+  const LaneRunner::Context context{negotiator_->cache(),
+                                    operations,
+                                    *transport_.backend,
+                                    compression,
+                                    counters_,
+                                    world.rank,
+                                    [this](SetId set) { return negotiator_->members(set); }};
   for (int lane = 0; lane < config.lanes; ++lane)
     lanes_.push_back(std::make_unique<LaneRunner>(lane, context));
   const auto watch = [this](int descriptor) {
@@ -63,7 +70,9 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
   transport_.channel->bell().arm();
 }
 
-Driver::~Driver() { ::close(watched_); }
+Driver::~Driver() {
+  ::close(watched_);
+}
 
 void Driver::forget_in_child() {
   ::close(watched_);
@@ -83,8 +92,9 @@ bool Driver::step() {
       dirty_ = true;
     }
     if (data_error_ && now - data_error_->since > nanoseconds(config_.failure_timeout) / 10) {
-      inputs_.lost.push_back({transport_.world.rank, fmt::format("'{}' failed here: {}",
-                              data_error_->what, data_error_->status.message())});
+      inputs_.lost.push_back(
+          {transport_.world.rank,
+           fmt::format("'{}' failed here: {}", data_error_->what, data_error_->status.message())});
       dirty_ = true;
     }
   }
@@ -139,7 +149,9 @@ bool Driver::take_requests() {
       case RequestQueue::Kind::kFlush:
         inputs_.flushes.push_back(static_cast<uint16_t>(command.value));
         break;
-      case RequestQueue::Kind::kLeave: inputs_.leave = true; break;
+      case RequestQueue::Kind::kLeave:
+        inputs_.leave = true;
+        break;
     }
   }
   return any;

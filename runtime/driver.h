@@ -92,8 +92,8 @@ class Driver {
   /// A visitor gives the token back. Pokes the engine's thread if it leaves work behind.
   void leave();
 
-  /// Waits until somebody rings, a peer dies, a signal comes or `timeout_ns` has passed. Any thread;
-  /// false if a signal came.
+  /// Waits until somebody rings, a peer dies, a signal comes or `timeout_ns` has passed. Any
+  /// thread; false if a signal came.
   bool sleep(int64_t timeout_ns) const;
 
   /// The token was taken: from now on nobody needs to wake us. Token holder.
@@ -162,10 +162,10 @@ class Driver {
   size_t arrived_ = 0;
   Inputs inputs_;
   Outputs outputs_;
-  bool dirty_ = true;           ///< inputs_ holds something
+  bool dirty_ = true;  ///< inputs_ holds something
   bool all_sent_ = true;
   int64_t wake_at_ = 0, looked_at_ = 0;
-  const int watched_;           ///< epoll: the bell and whatever tells that a peer died; any thread
+  const int watched_;  ///< epoll: the bell and whatever tells that a peer died; any thread
   Counters counters_;
 
   /// A lane failed by itself: the control plane names the cause, so wait for its verdict a while.
@@ -179,8 +179,8 @@ class Driver {
 
   std::atomic<bool> ended_{false};
   bool closed_ = false, swept_ = false;
-  bool slept_ = false;  ///< the visitor did: it was no short visit
-  uint64_t open_ = 0;   ///< requests taken from the queue and not completed
+  bool slept_ = false;         ///< the visitor did: it was no short visit
+  uint64_t open_ = 0;          ///< requests taken from the queue and not completed
   mutable std::mutex shared_;  ///< guards the following
   std::vector<std::unique_ptr<std::byte[], Buffer::Free>> plain_;
   Status health_;
@@ -188,7 +188,7 @@ class Driver {
   std::function<std::string()> whereabouts_;
   Counters published_;
 
-  std::string last_name_;       ///< what this rank submitted last, and when
+  std::string last_name_;  ///< what this rank submitted last, and when
   int64_t last_submit_ = 0;
 };
 

@@ -21,7 +21,8 @@ constexpr int64_t kForever = INT64_MAX / 2;
 constexpr int64_t kLookAgain = 50'000'000;  ///< ns a waiter sleeps before it tries the token again
 
 Status bad_handle() {
-  return Status(Code::kInvalidArgument, "no such handle: it was waited for already, or never given");
+  return Status(Code::kInvalidArgument,
+                "no such handle: it was waited for already, or never given");
 }
 
 Status forked() {
@@ -81,8 +82,8 @@ class Engine::Impl final : public ForkGuard {
     HORA_TRY(usable());
     Operation* operation = driver.operations.take();
     if (!operation)
-      return Status(Code::kOutOfMemory, fmt::format("{} requests are in flight: wait for some",
-                                                    OperationPool::kLimit));
+      return Status(Code::kOutOfMemory,
+                    fmt::format("{} requests are in flight: wait for some", OperationPool::kLimit));
     Status status = sign(request, driver.world(), driver.compression, *operation);
     operation->submission.handle = operation->handle();
     operation->submitted_at = clock.now();
@@ -183,13 +184,18 @@ Result<std::vector<std::unique_ptr<Engine>>> Engine::start_local(int size, const
   each.size = each.local_size = size;
   for (Transport& transport : meet_locally(size)) {
     each.rank = each.local_rank = transport.world.rank;
-    engines.emplace_back(new Engine(std::make_unique<Impl>(std::move(transport), each)));
+    engines.push_back(
+        std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(std::move(transport), each))));
   }
   return engines;
 }
 
-const World& Engine::world() const { return impl_->driver.world(); }
-const Config& Engine::config() const { return impl_->config; }
+const World& Engine::world() const {
+  return impl_->driver.world();
+}
+const Config& Engine::config() const {
+  return impl_->config;
+}
 
 Result<Handle> Engine::submit(const Request& request) {
   auto accepted = impl_->accept(request);
@@ -266,8 +272,12 @@ Status Engine::shutdown() {
   return {};
 }
 
-Status Engine::health() const { return impl_->driver.health(); }
-Counters Engine::counters() const { return impl_->driver.counters(); }
+Status Engine::health() const {
+  return impl_->driver.health();
+}
+Counters Engine::counters() const {
+  return impl_->driver.counters();
+}
 
 void Engine::on_stall(std::function<void(const Stall&)> report) {
   impl_->driver.on_stall(std::move(report));

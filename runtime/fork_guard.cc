@@ -17,8 +17,12 @@ Registry& registry() {
   return instance;
 }
 
-void before() { registry().mutex.lock(); }
-void parent() { registry().mutex.unlock(); }
+void before() {
+  registry().mutex.lock();
+}
+void parent() {
+  registry().mutex.unlock();
+}
 
 }  // namespace
 

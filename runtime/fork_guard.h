@@ -5,9 +5,9 @@
 
 namespace hora {
 
-/// What must not be used in the child of a fork: threads do not survive it, and shared memory is not
-/// the child's to touch. A guard registers itself; in a child, every guard is foreign and had its
-/// chance to close descriptors.
+/// What must not be used in the child of a fork: threads do not survive it, and shared memory is
+/// not the child's to touch. A guard registers itself; in a child, every guard is foreign and had
+/// its chance to close descriptors.
 ///
 /// The list of guards is the one thing in Hora that belongs to the process and not to an engine:
 /// pthread_atfork() knows no other way.

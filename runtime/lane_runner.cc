@@ -35,7 +35,9 @@ void for_each_part(const Request& request, uint64_t first, uint64_t count, Visit
   }
 }
 
-int64_t rows_of(const Tensor& tensor) { return tensor.shape.empty() ? 1 : tensor.shape[0]; }
+int64_t rows_of(const Tensor& tensor) {
+  return tensor.shape.empty() ? 1 : tensor.shape[0];
+}
 
 size_t row_bytes_of(const Tensor& tensor) {
   size_t elements = 1;
@@ -54,8 +56,8 @@ Status allocate_rows(const Tensor& input, int64_t rows, Tensor& output, Outcome&
   shape[0] = rows;
   if (output.data == nullptr) {
     const size_t bytes = count_of(shape) * bytes_of(input.dtype);
-    Buffer buffer{std::unique_ptr<void, Buffer::Free>(std::malloc(std::max<size_t>(bytes, 1))), shape,
-                  input.dtype};
+    Buffer buffer{std::unique_ptr<void, Buffer::Free>(std::malloc(std::max<size_t>(bytes, 1))),
+                  shape, input.dtype};
     if (!buffer.data)
       return Status(Code::kOutOfMemory, fmt::format("no memory for {} bytes of result", bytes));
     output.data = buffer.data.get();
@@ -131,7 +133,8 @@ void LaneRunner::finish(const Status& status) {
   ended.what = current_->what;
   for (const Part& part : current_->parts) {
     context_.counters.bytes += part.count * bytes_of(current_->reduction.dtype);
-    if (part.operation && (part.last || !ended.status.ok())) ended.completed.push_back(part.operation);
+    if (part.operation && (part.last || !ended.status.ok()))
+      ended.completed.push_back(part.operation);
   }
   ++context_.counters.buckets;
   spare_.push_back(std::move(current_));
@@ -144,7 +147,8 @@ void LaneRunner::abort(const Status& why) {
   for (auto& [set, communicator] : communicators_) communicator->abort();
 }
 
-/// What all slices of a plan have in common. The set is known now; it may be gone when the plan runs.
+/// What all slices of a plan have in common. The set is known now; it may be gone when the plan
+/// runs.
 void LaneRunner::describe(Run& run, const PlanCache::Item& item) {
   const Signature& signature = item.signature;
   run.op = signature.op;
@@ -169,12 +173,18 @@ void LaneRunner::describe(Run& run, const PlanCache::Item& item) {
 Ticket LaneRunner::execute(Run& run) {
   if (!run.over) co_return run.refused;
   switch (run.op) {
-    case Op::kAllreduce: co_return co_await allreduce(run);
-    case Op::kBroadcast: co_return co_await broadcast(run);
-    case Op::kAllgather: co_return co_await allgather(run);
-    case Op::kAlltoall: co_return co_await alltoall(run);
-    case Op::kReduceScatter: co_return co_await reduce_scatter(run);
-    default: co_return Status(Code::kInternal, "an operation without data reached a lane");
+    case Op::kAllreduce:
+      co_return co_await allreduce(run);
+    case Op::kBroadcast:
+      co_return co_await broadcast(run);
+    case Op::kAllgather:
+      co_return co_await allgather(run);
+    case Op::kAlltoall:
+      co_return co_await alltoall(run);
+    case Op::kReduceScatter:
+      co_return co_await reduce_scatter(run);
+    default:
+      co_return Status(Code::kInternal, "an operation without data reached a lane");
   }
 }
 
@@ -248,9 +258,8 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     if (part.last) ++chain.step;
   }
   count_wire(wire_bytes(how, run.slots, over.size()));
-  co_return co_await aggregate(
-      lane_, over, run.sequence, how, run.slots,
-      {run.reduction.op, run.reduction.prescale, run.reduction.postscale});
+  co_return co_await aggregate(lane_, over, run.sequence, how, run.slots,
+                               {run.reduction.op, run.reduction.prescale, run.reduction.postscale});
 }
 
 Ticket LaneRunner::broadcast(Run& run) {
@@ -272,8 +281,8 @@ Ticket LaneRunner::broadcast(Run& run) {
   co_return co_await over.broadcast(lane_, Tag::of(run.sequence, 0), run.segments, run.root);
 }
 
-// The first exchange is every member's row counts, one for each tensor of a group; then all know all
-// sizes. The parts of a group travel as one.
+// The first exchange is every member's row counts, one for each tensor of a group; then all know
+// all sizes. The parts of a group travel as one.
 Ticket LaneRunner::allgather(Run& run) {
   Communicator& over = *run.over;
   Request& request = run.parts[0].operation->request;
@@ -291,7 +300,8 @@ Ticket LaneRunner::allgather(Run& run) {
     int64_t rows = 0;
     for (size_t r = 0; r < size; ++r) {
       rows += run.rows[r * parts + i];
-      run.counts[r] += static_cast<size_t>(run.rows[r * parts + i]) * row_bytes_of(request.inputs[i]);
+      run.counts[r] +=
+          static_cast<size_t>(run.rows[r * parts + i]) * row_bytes_of(request.inputs[i]);
     }
     mine += request.inputs[i].bytes();
     HORA_CO_TRY(allocate_rows(request.inputs[i], rows, request.outputs[i], outcome));
@@ -308,14 +318,16 @@ Ticket LaneRunner::allgather(Run& run) {
   for (size_t i = 0, at = 0; i < parts; at += request.inputs[i++].bytes())
     if (request.inputs[i].bytes() > 0)
       std::memcpy(packed + at, request.inputs[i].data, request.inputs[i].bytes());
-  HORA_CO_TRY(co_await over.allgather(lane_, Tag::of(run.sequence, 1), packed, gathered, run.counts));
+  HORA_CO_TRY(
+      co_await over.allgather(lane_, Tag::of(run.sequence, 1), packed, gathered, run.counts));
   run.send.assign(parts, 0);  // bytes of each output filled so far
   for (size_t r = 0; r < size; ++r) {
     for (size_t i = 0; i < parts; ++i) {
       const size_t bytes =
           static_cast<size_t>(run.rows[r * parts + i]) * row_bytes_of(request.inputs[i]);
       if (bytes > 0)
-        std::memcpy(static_cast<std::byte*>(request.outputs[i].data) + run.send[i], gathered, bytes);
+        std::memcpy(static_cast<std::byte*>(request.outputs[i].data) + run.send[i], gathered,
+                    bytes);
       run.send[i] += bytes;
       gathered += bytes;
     }
@@ -334,7 +346,8 @@ Ticket LaneRunner::alltoall(Run& run) {
   int64_t* const send_rows = run.rows.data();
   int64_t* const receive_rows = send_rows + size;
   for (size_t r = 0; r < size; ++r)
-    send_rows[r] = request.splits.empty() ? rows_of(input) / static_cast<int64_t>(size) : request.splits[r];
+    send_rows[r] =
+        request.splits.empty() ? rows_of(input) / static_cast<int64_t>(size) : request.splits[r];
   run.counts.assign(size, sizeof(int64_t));
   HORA_CO_TRY(co_await over.alltoall(lane_, Tag::of(run.sequence, 0),
                                      reinterpret_cast<std::byte*>(send_rows), run.counts,
@@ -371,16 +384,15 @@ Ticket LaneRunner::reduce_scatter(Run& run) {
       run.counts[static_cast<size_t>(r)] +=
           static_cast<size_t>(share_of(rows_of(input), size, r)) * row_bytes_of(input) / width;
     total += input.count();
-    HORA_CO_TRY(allocate_rows(input, share_of(rows_of(input), size, over.rank()), request.outputs[i],
-                              operation.outcome));
+    HORA_CO_TRY(allocate_rows(input, share_of(rows_of(input), size, over.rank()),
+                              request.outputs[i], operation.outcome));
   }
   count_wire(total * width / static_cast<size_t>(size) * static_cast<size_t>(size - 1));
   if (total == 0) co_return Status();
   if (parts == 1)
-    co_return co_await over.reduce_scatter(lane_, Tag::of(run.sequence, 0),
-                                           static_cast<std::byte*>(request.inputs[0].data),
-                                           static_cast<std::byte*>(request.outputs[0].data),
-                                           run.counts, run.reduction);
+    co_return co_await over.reduce_scatter(
+        lane_, Tag::of(run.sequence, 0), static_cast<std::byte*>(request.inputs[0].data),
+        static_cast<std::byte*>(request.outputs[0].data), run.counts, run.reduction);
   std::byte* const packed = lane_.scratch(kPackSlot, total * width).data();
   std::byte* const reduced =
       lane_.scratch(kUnpackSlot, run.counts[static_cast<size_t>(over.rank())] * width).data();
@@ -389,7 +401,8 @@ Ticket LaneRunner::reduce_scatter(Run& run) {
   for (int r = 0; r < size; ++r) {
     for (size_t i = 0; i < parts; ++i) {
       const Tensor& input = request.inputs[i];
-      const size_t bytes = static_cast<size_t>(share_of(rows_of(input), size, r)) * row_bytes_of(input);
+      const size_t bytes =
+          static_cast<size_t>(share_of(rows_of(input), size, r)) * row_bytes_of(input);
       if (bytes > 0)
         std::memcpy(packed + at, static_cast<std::byte*>(input.data) + run.send[i], bytes);
       run.send[i] += bytes;

@@ -63,7 +63,7 @@ class LaneRunner {
     Operation* operation = nullptr;  ///< null: this rank has joined and contributes zeros
     uint64_t first = 0, count = 0;   ///< elements of the operation's tensors, concatenated
     bool last = false;
-    BoundChain* chain = nullptr;     ///< null: values as they are
+    BoundChain* chain = nullptr;  ///< null: values as they are
   };
   struct Run {
     Seq sequence = 0;

@@ -1,8 +1,9 @@
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <deque>
 #include <mutex>
+
+#include <sys/eventfd.h>
 
 #include "runtime/control_channel.h"
 
@@ -78,7 +79,8 @@ std::shared_ptr<LocalChannels> make_local_channels(int size) {
   return std::make_shared<LocalChannels>(size);
 }
 
-std::unique_ptr<ControlChannel> open_local_channel(std::shared_ptr<LocalChannels> channels, Rank rank) {
+std::unique_ptr<ControlChannel> open_local_channel(std::shared_ptr<LocalChannels> channels,
+                                                   Rank rank) {
   return std::make_unique<LocalChannel>(std::move(channels), rank);
 }
 

@@ -9,7 +9,8 @@
 namespace hora {
 
 Name* NameTable::intern(SetId set, std::string_view text) {
-  if (const auto found = names_.find(Key{set, text}); found != names_.end()) return found->second.get();
+  if (const auto found = names_.find(Key{set, text}); found != names_.end())
+    return found->second.get();
   auto name = std::make_unique<Name>();
   name->set = set;
   name->text = text;
@@ -23,10 +24,11 @@ Status NameTable::begin(Operation& operation) {
   const std::lock_guard lock(mutex_);
   Name* name = intern(operation.request.set, text);
   if (name->in_flight)
-    return Status(Code::kInvalidArgument,
-                  fmt::format("'{}' was submitted and has not ended: give every operation in flight "
-                              "its own name, or wait for the first",
-                              text));
+    return Status(
+        Code::kInvalidArgument,
+        fmt::format("'{}' was submitted and has not ended: give every operation in flight "
+                    "its own name, or wait for the first",
+                    text));
   name->in_flight = true;
   operation.name = name;
   operation.submission.name = text;

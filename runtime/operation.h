@@ -1,7 +1,7 @@
 #pragma once
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -18,11 +18,12 @@ namespace hora {
 
 struct Name;
 
-/// One submitted request from submit() until its handle was waited for. Lives in an OperationPool and
-/// is used again, with the capacity of its strings and vectors, so a steady state allocates nothing.
+/// One submitted request from submit() until its handle was waited for. Lives in an OperationPool
+/// and is used again, with the capacity of its strings and vectors, so a steady state allocates
+/// nothing.
 ///
-/// Threads: the caller fills it before it enters the request queue; from then until completion it is
-/// the driver's; afterwards the waiter's. `state` is the door between them.
+/// Threads: the caller fills it before it enters the request queue; from then until completion it
+/// is the driver's; afterwards the waiter's. `state` is the door between them.
 struct Operation {
   static constexpr uint32_t kFree = 0, kPending = 1, kDone = 2;
 
@@ -35,9 +36,9 @@ struct Operation {
   Status status;
   Outcome outcome;
 
-  std::atomic<uint32_t> state{kFree};    ///< a futex word
-  std::atomic<uint32_t> sleepers{0};     ///< threads that sleep on `state`
-  std::atomic<uint32_t> generation{1};   ///< distinguishes uses; part of the handle
+  std::atomic<uint32_t> state{kFree};   ///< a futex word
+  std::atomic<uint32_t> sleepers{0};    ///< threads that sleep on `state`
+  std::atomic<uint32_t> generation{1};  ///< distinguishes uses; part of the handle
   uint32_t index = 0;
 
   bool done() const { return state.load(std::memory_order_acquire) == kDone; }

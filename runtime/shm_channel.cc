@@ -39,13 +39,14 @@ class ShmChannel final : public ControlChannel {
 
   std::vector<Lost> lost() override {
     std::vector<Lost> gone;
-    std::erase_if(watches_, [&](const auto& watch) {
-      pollfd look{watch.fd, POLLIN, 0};
-      if (::poll(&look, 1, 0) <= 0) return false;
+    for (const auto& watch : watches_) {
       const bool told = std::any_of(gone.begin(), gone.end(),
                                     [&](const Lost& each) { return each.rank == watch.rank; });
-      if (!told) gone.push_back({watch.rank, neighborhood_->died(watch.fd)});
-      return true;
+      if (!told && readable(watch.fd, 0)) gone.push_back({watch.rank, cause_of(watch)});
+    }
+    std::erase_if(watches_, [&](const auto& watch) {
+      return std::any_of(gone.begin(), gone.end(),
+                         [&](const Lost& each) { return each.rank == watch.rank; });
     });
     return gone;
   }
@@ -53,6 +54,20 @@ class ShmChannel final : public ControlChannel {
   void forget_in_child() override { neighborhood_->forget_in_child(); }
 
  private:
+  static bool readable(int descriptor, int timeout_ms) {
+    pollfd look{descriptor, POLLIN, 0};
+    return ::poll(&look, 1, timeout_ms) > 0;
+  }
+
+  /// A dying process hangs up a moment before its end can be read; the end says more.
+  std::string cause_of(const shm::Neighborhood::Watch& first) const {
+    constexpr int kMomentMs = 20;
+    for (const auto& other : watches_)
+      if (other.rank == first.rank && other.fd != first.fd && readable(other.fd, kMomentMs))
+        return neighborhood_->died(other.fd);
+    return neighborhood_->died(first.fd);
+  }
+
   const std::shared_ptr<shm::Neighborhood> neighborhood_;
   const Bell bell_;
   std::vector<shm::Neighborhood::Watch> watches_;

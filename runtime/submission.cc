@@ -19,8 +19,12 @@ Status refuse(const Request& request, fmt::format_string<Args...> format, Args&&
                 fmt::format("'{}': {}", name, fmt::format(format, std::forward<Args>(args)...)));
 }
 
-bool has_data(Op op) { return op <= Op::kBroadcast; }
-bool reduces(Op op) { return op == Op::kAllreduce || op == Op::kReduceScatter; }
+bool has_data(Op op) {
+  return op <= Op::kBroadcast;
+}
+bool reduces(Op op) {
+  return op == Op::kAllreduce || op == Op::kReduceScatter;
+}
 
 Status check_tensors(const Request& request) {
   if (request.inputs.empty()) return refuse(request, "no tensor was given");
@@ -28,7 +32,8 @@ Status check_tensors(const Request& request) {
     return refuse(request, "a group has {} tensors; the limit is {}", request.inputs.size(),
                   Limits::kParts);
   if (!request.outputs.empty() && request.outputs.size() != request.inputs.size())
-    return refuse(request, "{} inputs, but {} outputs", request.inputs.size(), request.outputs.size());
+    return refuse(request, "{} inputs, but {} outputs", request.inputs.size(),
+                  request.outputs.size());
   for (const Tensor& tensor : request.inputs) {
     if (tensor.dtype != request.inputs[0].dtype)
       return refuse(request, "a group's tensors have one dtype; here are {} and {}",
@@ -51,7 +56,8 @@ Status check_reduction(const Request& request) {
   if (request.reduce == ReduceOp::kAdasum)
     return Status(Code::kUnavailable, "adasum is not implemented yet; use average or sum");
   if (dtype == DType::kBool && request.reduce == ReduceOp::kAverage)
-    return refuse(request, "the average of bool is not defined; use sum (or), product (and), min or max");
+    return refuse(request,
+                  "the average of bool is not defined; use sum (or), product (and), min or max");
   return {};
 }
 
@@ -62,8 +68,8 @@ Status check_alltoall(const Request& request, int64_t rows) {
     return refuse(request, "splits {} has a negative number", request.splits);
   const int64_t sum = std::accumulate(request.splits.begin(), request.splits.end(), int64_t{0});
   if (sum != rows)
-    return refuse(request, "splits {} add up to {}, but the tensor has {} rows", request.splits, sum,
-                  rows);
+    return refuse(request, "splits {} add up to {}, but the tensor has {} rows", request.splits,
+                  sum, rows);
   return {};
 }
 
@@ -104,8 +110,7 @@ void fill_signature(const Request& request, Signature& signature) {
   signature.reduce = reduces(request.op) ? request.reduce : ReduceOp::kSum;
   signature.dtype = has_data(request.op) ? request.inputs[0].dtype : DType::kUInt8;
   signature.device = DeviceKind::kHost;
-  signature.root =
-      request.op == Op::kBroadcast || request.op == Op::kRemoveSet ? request.root : -1;
+  signature.root = request.op == Op::kBroadcast || request.op == Op::kRemoveSet ? request.root : -1;
   signature.prescale = reduces(request.op) ? request.prescale : 1;
   signature.postscale = reduces(request.op) ? request.postscale : 1;
   signature.domain = request.op == Op::kAllreduce ? request.domain : uint16_t{0};
@@ -136,7 +141,8 @@ Status fill_outputs(Request& request, Outcome& outcome) {
     Buffer buffer;
     buffer.data.reset(std::malloc(std::max<size_t>(input.bytes(), 1)));
     if (!buffer.data)
-      return Status(Code::kOutOfMemory, fmt::format("no memory for {} bytes of result", input.bytes()));
+      return Status(Code::kOutOfMemory,
+                    fmt::format("no memory for {} bytes of result", input.bytes()));
     buffer.shape = input.shape;
     buffer.dtype = input.dtype;
     output.data = buffer.data.get();

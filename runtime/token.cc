@@ -1,11 +1,12 @@
 #include "runtime/token.h"
 
-#include <linux/futex.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
 
 namespace hora {
 namespace {

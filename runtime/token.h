@@ -6,10 +6,10 @@
 
 namespace hora {
 
-/// Who drives an engine: its own thread, or a caller that waits (a visitor). Visitors go first, since
-/// a driver that waits for its own result saves two thread switches. While visitors come and go, the
-/// engine's thread naps instead of listening, so that nobody pays for waking it; it listens again
-/// when a whole nap has passed without a visit, or at once when it is poked.
+/// Who drives an engine: its own thread, or a caller that waits (a visitor). Visitors go first,
+/// since a driver that waits for its own result saves two thread switches. While visitors come and
+/// go, the engine's thread naps instead of listening, so that nobody pays for waking it; it listens
+/// again when a whole nap has passed without a visit, or at once when it is poked.
 ///
 /// Threads: any.
 class Token {

@@ -7,9 +7,8 @@
 namespace hora {
 
 void say_stall(const Log& log, const Stall& stall) {
-  std::string text =
-      fmt::format("'{}' has waited {:.0f} s for {} rank{}:", stall.name, stall.seconds,
-                  stall.missing, stall.missing == 1 ? "" : "s");
+  std::string text = fmt::format("'{}' has waited {:.0f} s for {} rank{}:", stall.name,
+                                 stall.seconds, stall.missing, stall.missing == 1 ? "" : "s");
   for (size_t i = 0; i < stall.ranks.size(); ++i) {
     text += fmt::format("\n  rank {} has not submitted it", stall.ranks[i]);
     if (i < stall.details.size() && !stall.details[i].empty()) text += "; " + stall.details[i];
