@@ -20,10 +20,10 @@ demo: ## train a small network on two ranks, and see what compression saves
 	@$(MAKE) --no-print-directory .venv/hora.stamp
 	@$(PYTHON) examples/digits_demo.py
 
-test: setup ## everything that CI checks (about 20 minutes the first time)
-	@python3 tests/stages.py
+test: setup ## everything that CI checks (40 minutes at most); STAGES="rules cpp" for some
+	@python3 tests/stages.py $(STAGES)
 
-test-quick: setup ## what to run before a commit (3 minutes)
+test-quick: setup ## what to run before a commit (3 minutes after the first time)
 	@python3 tests/stages.py --quick
 
 bench: setup ## measure, beside the peers that are installed
@@ -34,7 +34,7 @@ bench: setup ## measure, beside the peers that are installed
 	@$(PYTHON) benchmarks/run_all.py
 
 format: setup ## lay out all sources as the rules ask
-	@git ls-files -co --exclude-standard '*.h' '*.cc' | xargs -r clang-format -i
+	@git ls-files -co --exclude-standard '*.h' '*.cc' '*.inc' | xargs -r clang-format -i
 	@ruff check --quiet --fix . ; ruff format --quiet .
 
 clean: ## remove what was built (the packages in .venv stay)

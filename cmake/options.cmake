@@ -18,17 +18,24 @@ target_include_directories(hora_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${
 target_compile_options(hora_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
   -ffp-contract=off -fvisibility=hidden)
-target_compile_definitions(hora_flags INTERFACE FMT_HEADER_ONLY=1)
 target_link_libraries(hora_flags INTERFACE Threads::Threads)
 if(HORA_WERROR)
   target_compile_options(hora_flags INTERFACE -Werror)
 endif()
+set(HORA_LOOPS -O3)  # for kernels, in every build type
 if(HORA_SANITIZE)
-  target_compile_options(hora_flags INTERFACE -fsanitize=${HORA_SANITIZE} -fno-omit-frame-pointer)
+  set(HORA_LOOPS -O1)
+  # Whoever follows a null pointer crashes anyway; checks for it double the time to compile.
+  target_compile_options(hora_flags INTERFACE
+    -fsanitize=${HORA_SANITIZE} -fno-sanitize=null -fno-omit-frame-pointer)
   target_link_options(hora_flags INTERFACE -fsanitize=${HORA_SANITIZE})
   if(HORA_SANITIZE MATCHES "thread")
     target_compile_options(hora_flags INTERFACE -Wno-tsan)  # fences are not modeled; ours only avert missed wakes
   endif()
+  find_package(fmt REQUIRED)  # {fmt} in every file would take as long as all the rest
+  target_link_libraries(hora_flags INTERFACE fmt::fmt)
+else()
+  target_compile_definitions(hora_flags INTERFACE FMT_HEADER_ONLY=1)
 endif()
 
 # One object library for each folder: the linker must keep files that only register themselves.

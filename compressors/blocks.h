@@ -91,9 +91,9 @@ HORA_HD float lane_value(const uint8_t* codes, typename Q::Scale scale, uint32_t
   [[maybe_unused]] const bool k##Q##Registered = register_kernels(&k##Q##Kernels)
 
 #if defined(__CUDACC__)
-#include "compressors/blocks_device.h"
+#include "compressors/blocks_device.inc"
 #elif defined(HORA_WARP)
-#include "compressors/blocks_warp.h"
+#include "compressors/blocks_warp.inc"
 #else
-#include "compressors/blocks_host.h"
+#include "compressors/blocks_host.inc"
 #endif

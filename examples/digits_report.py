@@ -17,7 +17,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a network on handwritten digits.")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=64, help="of all ranks together")
-    parser.add_argument("--compression", default="none", help="a chain: none, fp16, onebit, drop, ...")
+    parser.add_argument(
+        "--compression", default="none", help="a chain: none, fp16, onebit, drop, ..."
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="leave the results in this file")
     args = parser.parse_args()

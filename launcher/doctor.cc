@@ -11,6 +11,7 @@
 #include <fstream>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -79,8 +80,12 @@ std::string plugin_line(const std::string& file) {
   std::error_code error;
   const auto folder = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
   std::string why = "not found";
-  for (const std::filesystem::path& path :
-       {folder / file, folder / "../lib" / file, std::filesystem::path(file)}) {
+  std::vector<std::filesystem::path> places{folder / file, folder / "../lib" / file};
+  // Where pip puts it: beside the Python package that belongs to this program.
+  for (const auto& python : std::filesystem::directory_iterator(folder / "../lib", error))
+    places.push_back(python.path() / "site-packages" / "hora" / file);
+  places.emplace_back(file);
+  for (const std::filesystem::path& path : places) {
     const bool by_name = !path.has_parent_path();
     if (!by_name && !std::filesystem::exists(path, error)) continue;
     if (void* const handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {

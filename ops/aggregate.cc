@@ -102,7 +102,8 @@ struct Job {
   int me() const { return communicator.rank(); }
   int ranks() const { return communicator.size(); }
   Turn turn(const Slot& slot) {
-    return {slot.step, static_cast<uint64_t>(me()), workspace, static_cast<float>(combine.prescale)};
+    return {slot.step, static_cast<uint64_t>(me()), workspace,
+            static_cast<float>(combine.prescale)};
   }
   Turn owner_turn(const Slot& slot) {
     return {slot.step, static_cast<uint64_t>(Drawer::kOwner), workspace};
@@ -183,8 +184,8 @@ bool end_result(const Chunk& chunk, std::span<const float> result) {
 }
 
 void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
-  chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count}, job.mine(chunk),
-                               {payload, chunk.bytes}, result);
+  chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count},
+                               job.mine(chunk), {payload, chunk.bytes}, result);
 }
 
 /// Payload offsets for `owners` owners; gives the bytes of all.
@@ -203,13 +204,14 @@ size_t lay_out(Job& job, int striped, size_t owners) {
   return total;
 }
 
-// ---- gather: everybody receives every payload and decodes them in rank order
+// Gather: everybody receives every payload and decodes them in rank order
 
 Status gathered_result(Job& job, const Chunk& chunk, size_t at, size_t each,
                        std::span<float> result) {
   for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot), {job.all + r * each + at, chunk.bytes},
-                                           chunk.first, result, job.result_scale()));
+    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot),
+                                           {job.all + r * each + at, chunk.bytes}, chunk.first,
+                                           result, job.result_scale()));
   }
   return {};
 }
@@ -260,14 +262,14 @@ void undo_gather(Job& job) {
   }
 }
 
-// ---- recode: parts go to their owners, who decode and add them in rank order, encode the sum with
+// Recode: parts go to their owners, who decode and add them in rank order, encode the sum with
 // a memory of their own, and send it to all, themselves included
 
 Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, float scale) {
   const size_t each = job.sizes[static_cast<size_t>(job.me())];
   for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot), {job.in + r * each + at, chunk.bytes},
-                                           chunk.first, sum, scale));
+    HORA_TRY(chunk.slot->codec->decode_add(
+        job.turn(*chunk.slot), {job.in + r * each + at, chunk.bytes}, chunk.first, sum, scale));
   }
   return {};
 }
@@ -293,8 +295,8 @@ Ticket recode_own_parts(Job& job) {
 }
 
 Status recoded_result(Job& job, const Chunk& chunk, size_t at, std::span<float> result) {
-  return chunk.slot->codec->decode_add(job.owner_turn(*chunk.slot), {job.all + at, chunk.bytes}, chunk.first,
-                                       result, job.result_scale());
+  return chunk.slot->codec->decode_add(job.owner_turn(*chunk.slot), {job.all + at, chunk.bytes},
+                                       chunk.first, result, job.result_scale());
 }
 
 Ticket recode(Job& job) {
@@ -376,7 +378,7 @@ void undo_recode(Job& job) {
   }
 }
 
-// ---- linear: payloads are sums; one allreduce for each round
+// Linear: payloads are sums; one allreduce for each round
 
 Ticket linear(Job& job) {
   const int rounds = job.slots.front().codec->rounds();
@@ -397,7 +399,8 @@ Ticket linear(Job& job) {
       if (round == 0)
         codec.encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), now + at);
       else
-        codec.next(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), before + was, now + at);
+        codec.next(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), before + was,
+                   now + at);
       std::memset(now + at + bytes, 0, aligned(bytes) - bytes);
       at += aligned(bytes);
       if (round > 0) was += aligned(codec.round_bytes(round - 1, chunk.count));
@@ -415,8 +418,8 @@ Ticket linear(Job& job) {
     const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count);
     const Piece piece{nullptr, chunk.first, chunk.count};
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(chunk.slot->codec->finish(job.turn(*chunk.slot), piece, job.mine(chunk), {before + at, bytes},
-                                          result.data(),
+    HORA_CO_TRY(chunk.slot->codec->finish(job.turn(*chunk.slot), piece, job.mine(chunk),
+                                          {before + at, bytes}, result.data(),
                                           static_cast<float>(job.combine.postscale)));
     end_result(chunk, result);
     at += aligned(bytes);
@@ -425,7 +428,7 @@ Ticket linear(Job& job) {
   co_return Status();
 }
 
-// ---- dense: the values themselves
+// Dense: the values themselves
 
 Ticket dense(Job& job) {
   const DType dtype = job.slots.front().dtype;

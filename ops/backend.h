@@ -28,11 +28,11 @@ struct Tag {
 };
 
 /// What an allreduce or reduce_scatter computes, for every element, in this order: multiply each
-/// rank's value by `prescale`; combine in rank order ((x0 + x1) + x2 ...); for kAverage divide by the
-/// number of members; multiply by `postscale`; round once to `dtype`.
+/// rank's value by `prescale`; combine in rank order ((x0 + x1) + x2 ...); for kAverage divide by
+/// the number of members; multiply by `postscale`; round once to `dtype`.
 ///
-/// float16, bfloat16 and float32 compute in float32, float64 in float64; kAverage and the scales are
-/// one factor, rounded once to that type. Integers add with wrap-around; scales other than 1 go
+/// float16, bfloat16 and float32 compute in float32, float64 in float64; kAverage and the scales
+/// are one factor, rounded once to that type. Integers add with wrap-around; scales other than 1 go
 /// through float64 and round towards zero; kAverage divides towards zero. bool: sum and max are or,
 /// min and product are and; kAverage is refused before it gets here. Equal bits on all ranks.
 struct Reduction {
@@ -48,8 +48,8 @@ struct Reduction {
 /// engine has made sure); segment boundaries and addresses are each rank's own. Memory is borrowed
 /// until the ticket ends. An operation begins only when the lane's previous one has ended here.
 ///
-/// Threads: the lane's driver. Errors: kPeerLost from a library's own detection; a wait ends with the
-/// lane's abort. Nothing is thrown.
+/// Threads: the lane's driver. Errors: kPeerLost from a library's own detection; a wait ends with
+/// the lane's abort. Nothing is thrown.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -65,8 +65,8 @@ class Communicator {
   virtual Ticket reduce_scatter(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
                                 std::span<const size_t> counts, const Reduction& reduction) = 0;
 
-  /// Part r of `output`, `bytes[r]` long, comes from member r; `input` is this member's part and may
-  /// be that part of `output`.
+  /// Part r of `output`, `bytes[r]` long, comes from member r; `input` is this member's part and
+  /// may be that part of `output`.
   virtual Ticket allgather(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
                            std::span<const size_t> bytes) = 0;
 
@@ -77,7 +77,8 @@ class Communicator {
                           std::span<const size_t> receive) = 0;
 
   /// `root` is a member's number. In place; segment counts are bytes.
-  virtual Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments, int root) = 0;
+  virtual Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments,
+                           int root) = 0;
 
   virtual Ticket barrier(Lane& lane, uint64_t tag) = 0;
 

@@ -7,7 +7,8 @@
 namespace hora {
 
 /// While it lives, this thread computes floats as IEEE 754 says: rounds to nearest and keeps
-/// denormals, whatever the caller's own thread has set (torch.set_flush_denormal). Equal bits need it.
+/// denormals, whatever the caller's own thread has set (torch.set_flush_denormal). Equal bits need
+/// it.
 class FloatMode {
  public:
   FloatMode(const FloatMode&) = delete;

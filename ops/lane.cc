@@ -2,9 +2,8 @@
 
 #include <cstdlib>
 
-#include "ops/relax.h"
-
 #include "hora/status.h"
+#include "ops/relax.h"
 
 namespace hora {
 namespace {
@@ -25,7 +24,9 @@ FrameStore& frames() {
   return store;
 }
 
-size_t class_of(size_t bytes) { return (bytes + FrameStore::kClass - 1) / FrameStore::kClass; }
+size_t class_of(size_t bytes) {
+  return (bytes + FrameStore::kClass - 1) / FrameStore::kClass;
+}
 
 }  // namespace
 
@@ -82,9 +83,13 @@ void Lane::abort(Status why) {
   if (!aborted()) why_ = std::move(why);
 }
 
-void Lane::relax() { cpu_relax(); }
+void Lane::relax() {
+  cpu_relax();
+}
 
-void Lane::Free::operator()(std::byte* memory) const { std::free(memory); }
+void Lane::Free::operator()(std::byte* memory) const {
+  std::free(memory);
+}
 
 std::span<std::byte> Lane::scratch(size_t slot, size_t bytes) {
   if (slot >= scratch_.size()) scratch_.resize(slot + 1);
@@ -93,7 +98,8 @@ std::span<std::byte> Lane::scratch(size_t slot, size_t bytes) {
     constexpr size_t kAlign = 64;
     const size_t rounded = (bytes + bytes / 4 + kAlign - 1) / kAlign * kAlign;
     scratch.memory.reset(static_cast<std::byte*>(std::aligned_alloc(kAlign, rounded)));
-    HORA_CHECK(scratch.memory != nullptr, "no memory for " + std::to_string(rounded) + " bytes of scratch");
+    HORA_CHECK(scratch.memory != nullptr,
+               "no memory for " + std::to_string(rounded) + " bytes of scratch");
     scratch.bytes = rounded;
   }
   return {scratch.memory.get(), bytes};

@@ -14,9 +14,9 @@ namespace hora {
 
 class Lane;
 
-/// The eventual outcome of an operation that moves bytes. A coroutine: it starts when it is awaited,
-/// or handed to Lane::start(), runs until it must wait for somebody else, and goes on when the lane's
-/// driver finds that the wait is over. Nothing in it may block.
+/// The eventual outcome of an operation that moves bytes. A coroutine: it starts when it is
+/// awaited, or handed to Lane::start(), runs until it must wait for somebody else, and goes on when
+/// the lane's driver finds that the wait is over. Nothing in it may block.
 ///
 ///   Ticket exchange(Lane& lane) {
 ///     post();
@@ -40,7 +40,9 @@ class [[nodiscard]] Ticket {
     auto final_suspend() noexcept {
       struct Resume {
         bool await_ready() noexcept { return false; }
-        std::coroutine_handle<> await_suspend(Coroutine done) noexcept { return done.promise().continuation; }
+        std::coroutine_handle<> await_suspend(Coroutine done) noexcept {
+          return done.promise().continuation;
+        }
         void await_resume() noexcept {}
       };
       return Resume{};
@@ -133,8 +135,8 @@ class Lane {
     return Pause(*this);
   }
 
-  /// At least `bytes` of memory, aligned to 64, that keeps its contents until the same slot asks for
-  /// more. `slot` tells apart what one operation needs at once.
+  /// At least `bytes` of memory, aligned to 64, that keeps its contents until the same slot asks
+  /// for more. `slot` tells apart what one operation needs at once.
   std::span<std::byte> scratch(size_t slot, size_t bytes);
 
  private:

@@ -15,6 +15,7 @@ namespace {
 constexpr int kControlArity = 8;
 constexpr int64_t kLookEvery = 10'000'000;  ///< ns; how often a busy driver looks for dead peers
 constexpr int64_t kLongestSleep = 250'000'000;
+constexpr int64_t kShortVisit = 200'000;  ///< ns; after a longer one the thread's nap may be long
 constexpr int kPartingTurns = 8;  ///< a waiter takes before it leaves the rest to the thread
 constexpr int kEvents = 16;       ///< dead peers looked at together
 
@@ -296,7 +297,8 @@ void Driver::listen() {
 void Driver::leave() {
   for (int turn = 0; turn < kPartingTurns && step(); ++turn) continue;
   publish();
-  if (std::exchange(slept_, false) || open_ > 0) token.poke();
+  const bool short_visit = clock_.now() - entered_at_ < kShortVisit;
+  if (!short_visit || open_ > 0) token.poke();
 }
 
 void Driver::wake() {

@@ -79,7 +79,6 @@ class Driver {
       const int64_t left = deadline - clock_.now();
       const bool signalled = !step() && !done() && left > 0 && !sleep(left);
       awake();
-      slept_ = true;
       if (signalled) return false;
       if (left <= 0) return true;
     }
@@ -97,7 +96,10 @@ class Driver {
   bool sleep(int64_t timeout_ns) const;
 
   /// The token was taken: from now on nobody needs to wake us. Token holder.
-  void enter() { transport_.channel->bell().disarm(); }
+  void enter() {
+    transport_.channel->bell().disarm();
+    entered_at_ = clock_.now();
+  }
 
   /// After sleep(): forgets past rings and looks for dead peers in the next step. Token holder.
   void awake();
@@ -179,7 +181,7 @@ class Driver {
 
   std::atomic<bool> ended_{false};
   bool closed_ = false, swept_ = false;
-  bool slept_ = false;         ///< the visitor did: it was no short visit
+  int64_t entered_at_ = 0;     ///< when the visitor took the token
   uint64_t open_ = 0;          ///< requests taken from the queue and not completed
   mutable std::mutex shared_;  ///< guards the following
   std::vector<std::unique_ptr<std::byte[], Buffer::Free>> plain_;

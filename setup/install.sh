@@ -68,7 +68,7 @@ install_debian() {
 }
 
 install_python() {
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' || fail "Python 3.9 or later is needed"
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or later is needed"
   [ -x $python ] || run venv python3 -m venv .venv || exit 1
   local pip="$python -m pip --disable-pip-version-check --no-input install"
   # Only what the core's tests need may stop us here: a machine without PyTorch tests the rest.

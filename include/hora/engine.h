@@ -46,10 +46,11 @@ struct Counters {
 struct Stall {
   SetId set = 0;
   std::string name;
-  double seconds = 0;               ///< since this rank submitted it
-  uint32_t missing = 0;             ///< how many ranks have not
-  std::vector<Rank> ranks;          ///< the lowest 16 of them
-  std::vector<std::string> details; ///< parallel to `ranks`: last submit and Python stack, if known
+  double seconds = 0;       ///< since this rank submitted it
+  uint32_t missing = 0;     ///< how many ranks have not
+  std::vector<Rank> ranks;  ///< the lowest 16 of them
+  /// Parallel to `ranks`: last submit and Python stack, if known.
+  std::vector<std::string> details;
 };
 
 /// One rank's share of the runtime. No global state: a process may hold many.
@@ -83,13 +84,15 @@ class Engine {
   /// wait_for() in a loop.
   Status wait(Handle handle, Outcome* outcome = nullptr);
 
-  /// Like wait(), but gives kTimeout when `timeout` has passed, or EINTR came, and keeps the handle.
+  /// Like wait(), but gives kTimeout when `timeout` has passed, or EINTR came, and keeps the
+  /// handle.
   Status wait_for(Handle handle, std::chrono::milliseconds timeout, Outcome* outcome = nullptr);
 
   /// Has it ended? Pushes like wait(); does not consume the handle.
   bool poll(Handle handle);
 
-  /// submit() and wait(), without waking the background thread: the fastest way for one small tensor.
+  /// submit() and wait(), without waking the background thread: the fastest way for one small
+  /// tensor.
   Status run(const Request& request, Outcome* outcome = nullptr);
 
   /// The last gradient of this optimizer's step was submitted: nothing of it lingers any longer.

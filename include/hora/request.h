@@ -13,7 +13,15 @@ using SetId = uint32_t;   ///< a process set; 0 is the world; never reused withi
 using Handle = uint64_t;  ///< names one submitted request until it is waited for; 0 is none
 
 enum class Op : uint8_t {
-  kAllreduce, kReduceScatter, kAllgather, kAlltoall, kBroadcast, kBarrier, kAddSet, kRemoveSet, kJoin,
+  kAllreduce,
+  kReduceScatter,
+  kAllgather,
+  kAlltoall,
+  kBroadcast,
+  kBarrier,
+  kAddSet,
+  kRemoveSet,
+  kJoin,
 };
 enum class ReduceOp : uint8_t { kSum, kAverage, kMin, kMax, kProduct, kAdasum };
 
@@ -34,17 +42,18 @@ struct Request {
   std::vector<Tensor> outputs;  ///< parallel to inputs; may be the inputs' memory (in place)
   Rank root = 0;                ///< broadcast: the source, a rank of the world; remove_set: the set
   double prescale = 1, postscale = 1;  ///< on every input before, on the result after reducing
-  std::vector<int64_t> splits;  ///< alltoall: rows for each member; empty: equal parts
-  std::vector<Rank> members;    ///< add_set: its ranks, ascending
+  std::vector<int64_t> splits;         ///< alltoall: rows for each member; empty: equal parts
+  std::vector<Rank> members;           ///< add_set: its ranks, ascending
 
-  std::string chain;      ///< compression config; empty: the job's setting; "none": values as they are
-  int16_t priority = 0;   ///< higher goes first
-  uint16_t domain = 0;    ///< 0: runs at once; else the optimizer whose gradients wait for their bucket
-  uint64_t round = 0;     ///< identity is (name, round); 0: the engine counts
-  uint64_t step = 0;      ///< the optimizer's step, for schedules and timelines
-  float lr = 0;           ///< learning rate in force; 0: unknown
-  bool empty = false;     ///< takes part in this round with nothing to say (zeros)
-  uint32_t epoch = 0;     ///< membership the caller believes in; 0: any
+  std::string chain;  ///< compression config; empty: the job's setting; "none": values as they are
+  int16_t priority = 0;  ///< higher goes first
+  uint16_t domain =
+      0;  ///< 0: runs at once; else the optimizer whose gradients wait for their bucket
+  uint64_t round = 0;  ///< identity is (name, round); 0: the engine counts
+  uint64_t step = 0;   ///< the optimizer's step, for schedules and timelines
+  float lr = 0;        ///< learning rate in force; 0: unknown
+  bool empty = false;  ///< takes part in this round with nothing to say (zeros)
+  uint32_t epoch = 0;  ///< membership the caller believes in; 0: any
 };
 
 }  // namespace hora

@@ -12,17 +12,17 @@ namespace hora {
 enum class Code : uint8_t {
   kOk,
   kInvalidArgument,  ///< the caller's mistake; nothing was queued
-  kMismatch,         ///< ranks disagree about an operation; every rank is told the same, the job goes on
-  kJoined,           ///< a member has joined, and zeros are not neutral for this operation
-  kSetRemoved,       ///< the process set was removed while the request waited
-  kPeerLeft,         ///< a member has shut down and will never submit this operation
-  kShutdown,         ///< this engine has shut down
-  kPeerLost,         ///< a rank died, was cut off or fell silent; the epoch has ended
-  kTimeout,          ///< a deadline the caller gave has passed
-  kOutOfMemory,      ///< memory that the operation needs could not be had
-  kUnavailable,      ///< something this machine or build does not have
-  kCorrupt,          ///< bytes from outside that no correct peer writes
-  kInternal,         ///< our bug
+  kMismatch,    ///< ranks disagree about an operation; every rank is told the same, the job goes on
+  kJoined,      ///< a member has joined, and zeros are not neutral for this operation
+  kSetRemoved,  ///< the process set was removed while the request waited
+  kPeerLeft,    ///< a member has shut down and will never submit this operation
+  kShutdown,    ///< this engine has shut down
+  kPeerLost,    ///< a rank died, was cut off or fell silent; the epoch has ended
+  kTimeout,     ///< a deadline the caller gave has passed
+  kOutOfMemory,  ///< memory that the operation needs could not be had
+  kUnavailable,  ///< something this machine or build does not have
+  kCorrupt,      ///< bytes from outside that no correct peer writes
+  kInternal,     ///< our bug
 };
 
 std::string_view name_of(Code code);
@@ -68,9 +68,9 @@ class [[nodiscard]] Result {
   } while (false)
 
 /// Says which invariant of ours is broken, with values, and aborts: our bug, also in Release.
-#define HORA_CHECK(condition, ...)                                                  \
-  do {                                                                              \
-    if (!(condition)) [[unlikely]]                                                  \
+#define HORA_CHECK(condition, ...)                                                      \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]]                                                      \
       ::hora::check_failed(__FILE__, __LINE__, #condition, ::std::string(__VA_ARGS__)); \
   } while (false)
 

@@ -9,7 +9,16 @@ namespace hora {
 
 /// Element types. The numbers are on the wire and in the C ABI; append only.
 enum class DType : uint8_t {
-  kUInt8, kInt8, kInt16, kInt32, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64, kBool,
+  kUInt8,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kFloat16,
+  kBFloat16,
+  kFloat32,
+  kFloat64,
+  kBool,
 };
 constexpr size_t kDTypes = 10;
 
@@ -39,7 +48,8 @@ constexpr size_t count_of(const Shape& shape) {
   return count;
 }
 
-/// Contiguous, row-major memory that somebody else owns. A scalar has an empty shape and one element.
+/// Contiguous, row-major memory that somebody else owns. A scalar has an empty shape and one
+/// element.
 struct Tensor {
   void* data = nullptr;
   Shape shape;

@@ -54,8 +54,7 @@ Status Mesh::failure(int peer, const std::string& what) const {
                 "gloo: lost the connection to " + peer_name(peer) + ": " + what);
 }
 
-// --- set-up
-// ---------------------------------------------------------------------------------------
+// Set-up.
 
 Status Mesh::publish(const std::string& key, std::string_view value) {
   return context_.publish(prefix_ + key, value);
@@ -201,8 +200,7 @@ Status Mesh::connect() {
                                      " attempts; the last: " + outcome.message());
 }
 
-// --- messages
-// -------------------------------------------------------------------------------------
+// Messages.
 
 Status Mesh::begin(int peer, uint64_t slot, std::byte* data, size_t bytes, bool sending) {
   if (bytes == 0) return {};

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "ops/float_mode.h"
 #include "ops/gloo/quiet_pipes.h"
 
 namespace hora::gloo {
@@ -33,6 +34,7 @@ void Worker::start(Job job, void* argument) {
 void Worker::run() {
   ::pthread_setname_np(::pthread_self(), "hora-gloo");
   const QuietPipes quiet;
+  const FloatMode mode;  // a thread inherits its maker's, and reduces here
   std::unique_lock lock(mutex_);
   while (true) {
     wake_.wait(lock, [this] { return stop_ || job_; });

@@ -1,12 +1,12 @@
 // Four ways to the same bits; all members choose alike.
 //
-//   small   everybody's input goes to its slot, and everybody adds up all slots: one
-//   synchronization pushed  where it lies in all arenas, each member adds up one range of all
-//   slices and writes the
-//           result into every slice
-//   direct  private memory, few members: staged in chunks (rounds.h); everybody adds up everything
+//   small   everybody's input goes to its slot, and everybody adds up all slots: one exchange
+//   pushed  where it lies in all arenas, each member adds up one range of all slices and writes
+//           the result into every slice
+//   direct  private memory, few members: staged in chunks (rounds.h); everybody adds up all
 //   shared  private memory, many members: staged in chunks; each member adds up one range of each
 //           chunk and writes the result into every member's chunk, from where each copies it out
+
 #include <algorithm>
 #include <cstring>
 

@@ -189,7 +189,8 @@ class Job {
     for (size_t first = 0; first < std::max<size_t>(count, 1); first += piece) {
       std::byte* at = rank.results[t].data() + first * width;
       rank.slots.push_back({rank.codecs[t].get(), at, at, options_.dtype, first,
-                            std::min(piece, count - first), &state.mine, &state.owned, rank.context});
+                            std::min(piece, count - first), &state.mine, &state.owned,
+                            rank.context});
     }
   }
 

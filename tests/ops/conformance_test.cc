@@ -290,8 +290,7 @@ TEST_P(Conformance, RunsTenThousandSmallOperationsInARow) {
   });
 }
 
-// --- Sets and lanes
-// -------------------------------------------------------------------------------
+// Sets and lanes.
 
 /// A lane of one rank with its part of a common list of operations on several sets.
 struct Track {
@@ -389,8 +388,7 @@ TEST_P(Conformance, CannotDeadlockWithOverlappingSetsOnTwoLanes) {
   });
 }
 
-// --- Aborts
-// ---------------------------------------------------------------------------------------
+// Aborts.
 
 const Status kLost(Code::kPeerLost, "test: rank 0 is gone");
 

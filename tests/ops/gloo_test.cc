@@ -363,8 +363,7 @@ TEST_P(Gloo, AMemberMayLeaveRightAfterItsLastOperation) {
     });
 }
 
-// --- what goes wrong
-// ------------------------------------------------------------------------------
+// What goes wrong.
 
 class GlooTrouble : public Gloo {};
 INSTANTIATE_TEST_SUITE_P(Ranks, GlooTrouble, testing::Values(3));
@@ -499,8 +498,7 @@ TEST_P(GlooTrouble, OpeningAndClosingLeavesNoDescriptorAndNoThread) {
   EXPECT_EQ(entries("/proc/self/task"), tasks);
 }
 
-// --- processes
-// ------------------------------------------------------------------------------------
+// Processes.
 
 constexpr int kLost = 0, kOther = 1, kNoStart = 2;
 

@@ -2,7 +2,6 @@
 // process over the local backend, each a thread with its own engine.
 #include "hora/engine.h"
 
-#include <gtest/gtest.h>
 #include <xmmintrin.h>
 
 #include <atomic>
@@ -13,6 +12,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace hora {
 namespace {
@@ -42,7 +43,8 @@ void on_ranks(int size, const Body& body, const Config& config = quick()) {
   for (auto& thread : threads) thread.join();
 }
 
-Request allreduce(const std::string& name, std::vector<float>& values, ReduceOp reduce = ReduceOp::kSum) {
+Request allreduce(const std::string& name, std::vector<float>& values,
+                  ReduceOp reduce = ReduceOp::kSum) {
   Request request;
   request.name = name;
   request.reduce = reduce;
@@ -72,7 +74,8 @@ TEST(Engine, PairsRequestsByNameWhateverTheirOrder) {
         values.emplace_back(static_cast<size_t>(i * 37 % 500), static_cast<float>(i + rank));
       std::vector<Handle> handles(kNames);
       for (const int i : order) {
-        auto handle = engine.submit(allreduce("t" + std::to_string(i), values[static_cast<size_t>(i)]));
+        auto handle =
+            engine.submit(allreduce("t" + std::to_string(i), values[static_cast<size_t>(i)]));
         ASSERT_TRUE(handle.ok()) << handle.status().message();
         handles[static_cast<size_t>(i)] = handle.value();
       }
@@ -90,7 +93,8 @@ TEST(Engine, PairsRequestsByNameWhateverTheirOrder) {
 TEST(Engine, SplitsALargeTensorAndStillGivesTheWholeSum) {
   on_ranks(2, [](Engine& engine, int rank) {
     std::vector<float> values(300'001);
-    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 1000) + static_cast<float>(rank);
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(i % 1000) + static_cast<float>(rank);
     ASSERT_TRUE(engine.run(allreduce("large", values)).ok());
     for (size_t i = 0; i < values.size(); ++i)
       ASSERT_EQ(values[i], 2 * static_cast<float>(i % 1000) + 1);
@@ -137,7 +141,8 @@ TEST(Engine, RefusesANameInFlightWithoutQueueing) {
     ASSERT_TRUE(first.ok());
     const auto second = engine.submit(allreduce("x", b));
     const Status refused = second.ok() ? engine.wait(second.value()) : second.status();
-    EXPECT_EQ(refused.code(), second.ok() ? Code::kOk : Code::kInvalidArgument);  // ok: the first had ended
+    EXPECT_EQ(refused.code(),
+              second.ok() ? Code::kOk : Code::kInvalidArgument);  // ok: the first had ended
     EXPECT_TRUE(engine.wait(first.value()).ok());
     Request barrier;
     barrier.op = Op::kBarrier;
@@ -174,7 +179,8 @@ TEST(Engine, GathersRaggedRowsIntoMemoryItAllocates) {
 
 TEST(Engine, ExchangesUnevenPartsAndTellsWhatItReceived) {
   on_ranks(2, [](Engine& engine, int rank) {
-    std::vector<int32_t> mine = rank == 0 ? std::vector<int32_t>{1, 2, 3} : std::vector<int32_t>{7, 8};
+    std::vector<int32_t> mine =
+        rank == 0 ? std::vector<int32_t>{1, 2, 3} : std::vector<int32_t>{7, 8};
     Request request;
     request.name = "a2a";
     request.op = Op::kAlltoall;
@@ -185,7 +191,8 @@ TEST(Engine, ExchangesUnevenPartsAndTellsWhatItReceived) {
     const auto* got = static_cast<const int32_t*>(outcome.outputs[0].data.get());
     const std::vector<int32_t> values(got, got + outcome.outputs[0].shape[0]);
     EXPECT_EQ(values, rank == 0 ? (std::vector<int32_t>{1, 7, 8}) : (std::vector<int32_t>{2, 3}));
-    EXPECT_EQ(outcome.received_splits, rank == 0 ? (std::vector<int64_t>{1, 2}) : (std::vector<int64_t>{2, 0}));
+    EXPECT_EQ(outcome.received_splits,
+              rank == 0 ? (std::vector<int64_t>{1, 2}) : (std::vector<int64_t>{2, 0}));
   });
 }
 
@@ -196,12 +203,14 @@ TEST(Engine, ScattersTheSumWithOneRowMoreForTheFirst) {
     request.name = "rs";
     request.op = Op::kReduceScatter;
     request.reduce = ReduceOp::kSum;
-    request.inputs = {{a.data(), {3, 2}, DType::kFloat32, {}}, {b.data(), {2}, DType::kFloat32, {}}};
+    request.inputs = {{a.data(), {3, 2}, DType::kFloat32, {}},
+                      {b.data(), {2}, DType::kFloat32, {}}};
     Outcome outcome;
     ASSERT_TRUE(engine.run(request, &outcome).ok());
     const auto* first = static_cast<const float*>(outcome.outputs[0].data.get());
     const auto* second = static_cast<const float*>(outcome.outputs[1].data.get());
-    const std::vector<float> expected = rank == 0 ? std::vector<float>{2, 4, 6, 8} : std::vector<float>{10, 12};
+    const std::vector<float> expected =
+        rank == 0 ? std::vector<float>{2, 4, 6, 8} : std::vector<float>{10, 12};
     EXPECT_EQ(std::vector<float>(first, first + expected.size()), expected);
     EXPECT_EQ(*second, rank == 0 ? 20 : 40);
   });
@@ -285,7 +294,8 @@ TEST(Engine, AGroupIsAllOrNothing) {
     Request group;
     group.name = "group";
     group.reduce = ReduceOp::kSum;
-    group.inputs = {{a.data(), {3}, DType::kFloat32, {}}, {b.data(), {70'000}, DType::kFloat32, {}}};
+    group.inputs = {{a.data(), {3}, DType::kFloat32, {}},
+                    {b.data(), {70'000}, DType::kFloat32, {}}};
     group.outputs = group.inputs;
     ASSERT_TRUE(engine.run(group).ok());
     EXPECT_EQ(a, std::vector<float>(3, 2));

@@ -1,12 +1,10 @@
-// Goal: what only real processes show: meeting, death, silence, fork, leaks, random programs over shared
-// memory and Gloo. Method: forked ranks over the real start-up; rank 0 hosts the store. Whoever must
-// die dies by its own hand (raise), so that no test ever signals a process it does not own.
+// Goal: what only real processes show: meeting, death, silence, fork, leaks, random programs over
+// shared memory and Gloo. Method: forked ranks over the real start-up; rank 0 hosts the store.
+// Whoever must die dies by its own hand (raise), so that no test ever signals a process it does not
+// own.
 #include <dirent.h>
-#include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +18,10 @@
 #include <thread>
 #include <vector>
 
+#include <gtest/gtest.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
 #include "hora/engine.h"
 #include "runtime/store.h"
 #include "tests/support/run_ranks.h"
@@ -27,8 +29,8 @@
 namespace hora {
 namespace {
 
-using support::run_processes;
 using std::chrono::seconds;
+using support::run_processes;
 
 /// A private folder for one test's store socket.
 class Folder {
@@ -57,7 +59,8 @@ struct Job {
   int size;
   Config config;
 
-  std::string run(const std::function<std::string(Engine&, int)>& body, seconds limit = seconds(60)) {
+  std::string run(const std::function<std::string(Engine&, int)>& body,
+                  seconds limit = seconds(60)) {
     return run_processes(
         size,
         [&](Rank rank) -> std::string {
@@ -152,7 +155,8 @@ TEST(Processes, EightRanksOnFewCoresGetThrough) {
   Job job(8);
   job.config.failure_timeout = 10;
   EXPECT_EQ(job.run([](Engine& engine, int) -> std::string {
-    for (int i = 0; i < 50; ++i) HORA_WANT_NOTHING(reduce_ok(engine, "t" + std::to_string(i % 3), 5000));
+    for (int i = 0; i < 50; ++i)
+      HORA_WANT_NOTHING(reduce_ok(engine, "t" + std::to_string(i % 3), 5000));
     HORA_WANT_OK(engine.shutdown());
     return "";
   }),
@@ -179,7 +183,8 @@ TEST(Processes, TheArenaIsPrivateAfterCompletion) {
       Request barrier;
       barrier.op = Op::kBarrier;
       HORA_WANT_OK(engine.run(barrier));
-      for (size_t i = 0; i < kCount; ++i) HORA_WANT(values[i] == 3 * factor, std::to_string(values[i]));
+      for (size_t i = 0; i < kCount; ++i)
+        HORA_WANT(values[i] == 3 * factor, std::to_string(values[i]));
     }
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -218,7 +223,8 @@ TEST(Processes, AStoppedRankIsFoundByItsSilence) {
       if (!engine.run(allreduce("x" + std::to_string(i % 7), values)).ok()) break;
     }
     const pid_t me = ::getpid();
-    if (const pid_t waker = ::fork(); waker == 0) {  // stops its parent, and lets it go on much later
+    if (const pid_t waker = ::fork();
+        waker == 0) {  // stops its parent, and lets it go on much later
       ::kill(me, SIGSTOP);
       ::sleep(4);
       ::kill(me, SIGCONT);
@@ -267,7 +273,8 @@ TEST(Processes, AForkedChildIsToldThatItIsForeignAndTheParentGoesOn) {
     }
     int status = 0;
     ::waitpid(child, &status, 0);
-    HORA_WANT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child got no error that names fork");
+    HORA_WANT(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+              "the child got no error that names fork");
     HORA_WANT_NOTHING(reduce_ok(engine, "after", 1000));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -350,7 +357,8 @@ TEST(Processes, ManyStartsLeakNothing) {
         }
         HORA_WANT(count_entries("/proc/self/task") == threads, "threads leak");
         HORA_WANT(count_entries("/proc/self/fd") <= descriptors + 2, "descriptors leak");
-        HORA_WANT(resident_kib() <= memory + 4096, std::to_string(memory) + " KiB grew to " + std::to_string(resident_kib()));
+        HORA_WANT(resident_kib() <= memory + 4096,
+                  std::to_string(memory) + " KiB grew to " + std::to_string(resident_kib()));
         return "";
       },
       seconds(120));
@@ -411,7 +419,8 @@ class RandomProgram {
       next.set = set;
       next.members = members;
       next.counts.resize(shared_() % 4 ? 1 : 1 + shared_() % 4);
-      for (size_t& count : next.counts) count = shared_() % 3 ? shared_() % 300 : shared_() % 30'000;
+      for (size_t& count : next.counts)
+        count = shared_() % 3 ? shared_() % 300 : shared_() % 30'000;
       const int odd = members[shared_() % members.size()];
       if (members.size() > 1 && shared_() % 11 == 0) next.odd = odd;
     }

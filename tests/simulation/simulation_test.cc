@@ -9,13 +9,8 @@
 namespace hora {
 namespace {
 
-#ifdef __OPTIMIZE__
-constexpr uint64_t kSeeds = 3000;
-constexpr int kManyRanks = 1000;
-#else
-constexpr uint64_t kSeeds = 300;
-constexpr int kManyRanks = 200;
-#endif
+constexpr uint64_t kSeeds = HORA_SEEDS;
+constexpr int kManyRanks = HORA_MANY_RANKS;
 
 TEST(Simulation, RandomProgramsAndFaultsKeepAllRules) {
   Report sum;
