@@ -426,6 +426,33 @@ class PreparedRequest {
   Request request_;
 };
 
+/// A group that is submitted again and again, in place.
+class PreparedGroup {
+ public:
+  PreparedGroup(const Session& session, unsigned op, unsigned dtype, nb::list shapes, nb::str name,
+                unsigned reduce, SetId set, double prescale, double postscale, nb::str chain)
+      : owner_(session.owner()) {
+    assign_terms(request_, {op, reduce, set, 0, prescale, postscale, 0, 0}, name, chain);
+    request_.inputs.resize(nb::len(shapes));
+    for (size_t i = 0; i < request_.inputs.size(); i++)
+      assign_tensor(request_.inputs[i], 0, dtype_of(dtype), shapes[i]);
+    request_.outputs = request_.inputs;
+  }
+
+  Handle submit(nb::list data) {
+    if (nb::len(data) != request_.inputs.size())
+      throw nb::value_error("one address for each tensor");
+    for (size_t i = 0; i < request_.inputs.size(); i++)
+      request_.inputs[i].data = request_.outputs[i].data =
+          reinterpret_cast<void*>(nb::cast<uintptr_t>(data[i]));
+    return take(owner_->use().submit(request_));
+  }
+
+ private:
+  std::shared_ptr<Owner> owner_;
+  Request request_;
+};
+
 void define_exceptions(nb::module_& m) {
   const auto define = [&m](const char* name, nb::handle base, const char* doc) {
     const std::string full = std::string("hora.") + name;
@@ -494,6 +521,10 @@ void define_session(nb::module_& m) {
       .def(nb::init<const Session&, unsigned, unsigned, nb::tuple, nb::str, unsigned, SetId, double,
                     double, nb::str, int16_t, uint16_t>())
       .def("submit", &PreparedRequest::submit);
+  nb::class_<PreparedGroup>(m, "PreparedGroup", "A group that is submitted each step.")
+      .def(nb::init<const Session&, unsigned, unsigned, nb::list, nb::str, unsigned, SetId, double,
+                    double, nb::str>())
+      .def("submit", &PreparedGroup::submit);
 }
 
 nb::list describe_settings() {

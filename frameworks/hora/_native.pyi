@@ -86,6 +86,22 @@ class Engine:
     def ask(self) -> str: ...
     def counters(self) -> dict[str, int]: ...
 
+class PreparedGroup:
+    def __init__(
+        self,
+        engine: Engine,
+        op: int,
+        dtype: int,
+        shapes: list[tuple[int, ...]],
+        name: str,
+        reduce: int,
+        set: int,
+        prescale: float,
+        postscale: float,
+        chain: str,
+    ) -> None: ...
+    def submit(self, data: list[int]) -> int: ...
+
 class PreparedRequest:
     def __init__(
         self,

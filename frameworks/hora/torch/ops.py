@@ -21,6 +21,7 @@ from hora import runtime
 from hora._native import HoraError
 from hora.constants import Op, ReduceOp
 from hora.process_sets import ProcessSet, global_process_set
+from hora.torch import again
 from hora.torch.compression import Compression, Compressor, chain_of
 from hora.torch.tensors import CODES, check, from_result, readable
 
@@ -69,7 +70,11 @@ def synchronize(handle: Handle) -> Any:
     if pending is None:
         return None
     try:
-        result = pending.finish(session.engine, handle)
+        if pending.__class__ is _Pending:
+            result = pending.finish(session.engine, handle)
+        else:  # a call made before, in place
+            session.engine.wait(handle)
+            result = pending
     except (HoraError, ValueError):
         del session.borrowed[handle]
         raise
@@ -185,11 +190,18 @@ def allreduce_async_(
     process_set: ProcessSet = global_process_set,
 ) -> int:
     """Starts reducing `tensor` over the ranks, in place."""
-    reduction = _reduction(op, average)
+    reduction = Average if op is None and average is None else _reduction(op, average)
+    terms = (reduction, prescale_factor, postscale_factor, process_set)
+    session = runtime.session()
+    if name and (handle := again.submit(session, tensor, name, terms)):
+        return handle
     scales = (prescale_factor, postscale_factor)
-    return _reduce(
+    handle = _reduce(
         [tensor], [tensor], name, reduction, scales, Compression.none, process_set, False
     )
+    if name:
+        again.remember(session, [tensor], name, terms, False)
+    return handle
 
 
 def allreduce_(
@@ -272,8 +284,15 @@ def grouped_allreduce_async_(
     """Starts reducing several tensors as one operation, in place."""
     reduction = _reduction(op, average)
     scales = (prescale_factor, postscale_factor)
+    terms = (reduction, prescale_factor, postscale_factor, process_set)
     both = list(tensors)
-    return _reduce(both, both, name, reduction, scales, Compression.none, process_set, True)
+    session = runtime.session()
+    if name and (handle := again.submit_group(session, both, name, terms)):
+        return handle
+    handle = _reduce(both, both, name, reduction, scales, Compression.none, process_set, True)
+    if name:
+        again.remember(session, both, name, terms, True)
+    return handle
 
 
 def grouped_allreduce_(
