@@ -49,6 +49,11 @@ def run_program(size, text, **options):
     return run_ranks(size, "-c", text, **options)
 
 
+def lines_of(job):
+    """What the ranks printed, line by line."""
+    return job.stdout.splitlines()
+
+
 def on_ranks(*sizes):
     """Makes a test out of a function without arguments that is to run on every rank."""
 

@@ -5,7 +5,7 @@ Method: small programs under the real horarun; each says what it saw, and ends w
 
 import os
 
-from support import needs_horarun, run_program
+from support import lines_of, needs_horarun, run_program
 
 pytestmark = needs_horarun
 
@@ -17,10 +17,6 @@ import hora.torch as hvd
 hvd.init()
 rank = hvd.rank()
 """
-
-
-def lines_of(job):
-    return job.stdout.splitlines()
 
 
 def test_a_program_may_end_without_shutdown():
