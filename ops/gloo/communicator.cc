@@ -9,6 +9,7 @@ namespace hora::gloo {
 namespace {
 
 constexpr size_t kScratch = 0;  // the lane's slot: an operation needs one
+constexpr unsigned kLooksPerWatch = 16;
 
 size_t total(std::span<const Segment> segments) {
   size_t count = 0;
@@ -61,7 +62,11 @@ Ticket GlooCommunicator::run(Lane& lane, size_t scratch_bytes, Work work) {
     return broken_;
   };
   worker_.start([](void* argument) { return (*static_cast<decltype(job)*>(argument))(); }, &job);
-  HORA_CO_TRY(co_await lane.settle([this] { return worker_.done(); }));
+  HORA_CO_TRY(co_await lane.settle([this, looks = 0u]() mutable {
+    if (worker_.done()) return true;
+    if (++looks % kLooksPerWatch == 0) mesh_.watch();
+    return false;
+  }));
   Status outcome = worker_.take_outcome();
   // Why the lane was aborted says more than that Gloo was interrupted.
   if (!outcome.ok()) HORA_CO_TRY(co_await lane.until([] { return true; }));

@@ -21,6 +21,7 @@ constexpr std::chrono::milliseconds kSlice{50};
 // A member slower than this (1 MiB a second) counts as silent.
 constexpr size_t kBytesPerMillisecond = 1024;
 constexpr uint64_t kGreetingSlot = 0;
+constexpr uint64_t kTripwireSlot = UINT64_MAX;
 
 constexpr std::string_view kGood = "good";
 constexpr std::string_view kAgain = "again: ";
@@ -192,7 +193,7 @@ Status Mesh::connect() {
     HORA_TRY(attempt(prefix, budget, outcome));
     HORA_TRY(agree(prefix, budget, outcome));
     connected_ = outcome.ok();
-    if (connected_) return {};
+    if (connected_) return set_tripwires();
     close();
   }
   return Status(Code::kPeerLost, "gloo: " + prefix_ + " was not set up in " +
@@ -239,13 +240,71 @@ Status Mesh::wait(size_t index) {
   // Links are shared: this message may have to wait for all the others.
   const Milliseconds timeout =
       context_.operation_timeout + Milliseconds(begun_bytes_ / kBytesPerMillisecond);
+  std::string lost;
   try {
-    if (complete(message, timeout)) return {};
-    return Status(Code::kPeerLost,
-                  "gloo: the operation was aborted while waiting for " + peer_name(message.peer));
+    waiting_for(index);
+    const bool came = complete(message, timeout);
+    waiting_for(kNone);
+    if (came) return {};
+    {
+      const std::lock_guard lock(mutex_);
+      lost = severed(message.peer);
+    }
+    if (lost.empty())
+      return Status(Code::kPeerLost,
+                    "gloo: the operation was aborted while waiting for " + peer_name(message.peer));
+    // It may have come whole just before the end.
+    message.waited = false;
+    if (complete(message, Milliseconds(0))) return {};
   } catch (const std::exception& error) {
-    return failure(message.peer, error.what());
+    waiting_for(kNone);
+    if (lost.empty()) lost = error.what();
   }
+  return failure(message.peer, lost);
+}
+
+void Mesh::waiting_for(size_t message) {
+  const std::lock_guard lock(mutex_);
+  waiting_ = message;
+}
+
+Status Mesh::set_tripwires() {
+  const std::lock_guard lock(mutex_);
+  tripwires_.resize(ranks_.size());
+  for (int peer = 0; peer < size(); ++peer) {
+    if (peer == member_) continue;
+    auto& tripwire = tripwires_[static_cast<size_t>(peer)];
+    try {
+      tripwire = transport_->createUnboundBuffer(&never_, sizeof(never_));
+      tripwire->recv(peer, kTripwireSlot);
+    } catch (const std::exception& error) {
+      return failure(peer, error.what());
+    }
+  }
+  return {};
+}
+
+/// Why the connection to `peer` has ended; empty while it has not. Called under mutex_.
+std::string Mesh::severed(int peer) {
+  const auto index = static_cast<size_t>(peer);
+  if (index >= tripwires_.size() || !tripwires_[index]) return {};
+  try {
+    // Gloo has no look without a wait; but a wait that was aborted before it began is one.
+    tripwires_[index]->abortWaitRecv();
+    (void)tripwires_[index]->waitRecv(nullptr, kSlice);
+    return {};
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
+void Mesh::watch() {
+  const std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock || waiting_ >= in_flight_.size()) return;
+  const Message& message = in_flight_[waiting_];
+  if (severed(message.peer).empty()) return;
+  message.buffer->abortWaitSend();
+  message.buffer->abortWaitRecv();
 }
 
 Status Mesh::wait_for_all() {

@@ -30,7 +30,7 @@ namespace hora::gloo {
 /// accidents; Gloo has none against an attacker.
 ///
 /// Ownership: the memory of a message is borrowed until clear().
-/// Threads: one (the communicator's worker); abort() any.
+/// Threads: one (the communicator's worker); abort() and watch() any.
 /// Errors: kPeerLost names the member's rank; kTimeout if it was silent for too long. Gloo's
 /// exceptions stop here.
 class Mesh {
@@ -69,6 +69,11 @@ class Mesh {
   /// Cuts the connections and ends a wait in progress, soon; for good.
   void abort();
 
+  /// Ends a wait in progress if the connection it waits on has ended. Gloo tells whoever waits for
+  /// a message that has not begun, and forgets those that are half way; so this is to be called
+  /// from time to time while the worker is in an operation. Cheap.
+  void watch();
+
  private:
   struct Message {
     std::unique_ptr<::gloo::transport::UnboundBuffer> buffer;
@@ -76,6 +81,7 @@ class Mesh {
     bool sending = false, waited = false;
   };
   using Milliseconds = std::chrono::milliseconds;
+  static constexpr size_t kNone = SIZE_MAX;
 
   Status publish(const std::string& key, std::string_view value);
   Result<std::string> lookup(const std::string& key, int peer, Milliseconds& budget);
@@ -86,6 +92,9 @@ class Mesh {
   Status agree(const std::string& prefix, Milliseconds& budget, Status& outcome);
   Status begin(int peer, uint64_t slot, std::byte* data, size_t bytes, bool sending);
   bool complete(Message& message, Milliseconds timeout);
+  void waiting_for(size_t message);
+  Status set_tripwires();
+  std::string severed(int peer);
   void close_pairs();
   Status failure(int peer, const std::string& what) const;
   std::string peer_name(int peer) const;
@@ -101,9 +110,13 @@ class Mesh {
 
   std::mutex mutex_;
   bool aborted_ = false;  // guarded by mutex_
-  // These two change in the worker alone, and under mutex_ for the sake of abort().
+  // These change in the worker alone, and under mutex_ for the sake of abort() and watch().
   std::shared_ptr<::gloo::transport::Context> transport_;
   std::vector<Message> in_flight_;
+  size_t waiting_ = kNone;  // which of them the worker waits for
+  // One for each member: waits for a byte that never comes, so Gloo tells it of the end.
+  std::vector<std::unique_ptr<::gloo::transport::UnboundBuffer>> tripwires_;
+  std::byte never_{};
 };
 
 }  // namespace hora::gloo

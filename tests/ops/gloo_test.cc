@@ -431,8 +431,10 @@ TEST_P(GlooTrouble, ASilentMemberIsATimeout) {
       [](PluginContext& context) { context.operation_timeout = 300ms; });
 }
 
+enum class Manner { kLeaves, kResets, kSendsGarbage };
+
 /// Connects to every port in a published list of addresses, before the peers can.
-std::vector<int> intrude(std::string_view addresses, int ports, bool garbage) {
+std::vector<int> intrude(std::string_view addresses, int ports, Manner manner) {
   std::vector<int> sockets;
   const size_t length = addresses.size() / static_cast<size_t>(ports);
   for (int i = 0; i < ports; ++i) {
@@ -440,20 +442,22 @@ std::vector<int> intrude(std::string_view addresses, int ports, bool garbage) {
     std::memcpy(&address, addresses.data() + static_cast<size_t>(i) * length, sizeof(address));
     const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
-    if (garbage) {
+    if (manner == Manner::kSendsGarbage) {
       const std::string noise(64, '\xff');
       (void)::send(fd, noise.data(), noise.size(), MSG_NOSIGNAL);
       sockets.push_back(fd);
-    } else {
-      ::close(fd);
+      continue;
     }
+    const linger reset{.l_onoff = manner == Manner::kResets, .l_linger = 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    ::close(fd);
   }
   return sockets;
 }
 
 TEST_P(GlooTrouble, AStrangerAtSetUpOnlyCostsAnotherAttempt) {
   const int size = GetParam();
-  for (const bool garbage : {false, true}) {
+  for (const Manner manner : {Manner::kLeaves, Manner::kResets, Manner::kSendsGarbage}) {
     const std::shared_ptr<Store> store = make_memory_store();
     std::vector<std::thread> threads;
     std::atomic<int> second_attempts{0};
@@ -464,7 +468,7 @@ TEST_P(GlooTrouble, AStrangerAtSetUpOnlyCostsAnotherAttempt) {
         context.publish = [&](std::string_view key, std::string_view value) {
           if (key.find("/0/address/") != std::string_view::npos &&
               key.find("/1/address/") == std::string_view::npos)
-            sockets = intrude(value, size - 1, garbage);
+            sockets = intrude(value, size - 1, manner);
           if (key.find("/1/address/") != std::string_view::npos) ++second_attempts;
           return store->set(key, value);
         };
