@@ -150,6 +150,11 @@ def table(group: list[Contestant]) -> list[str]:
     return lines
 
 
+def without_folders(command: list[str]) -> str:
+    """The command as others may read it: where things lie on this machine says nothing."""
+    return " ".join(Path(word).name if word.startswith("/") else word for word in command)
+
+
 def write(options: argparse.Namespace, np: int, groups: Groups) -> None:
     where = Path(options.results)
     where.mkdir(parents=True, exist_ok=True)
@@ -160,7 +165,10 @@ def write(options: argparse.Namespace, np: int, groups: Groups) -> None:
         "ranks": np,
         "rounds": options.rounds,
         "groups": {
-            name: {one.name: {"command": one.command, "rounds": one.rounds} for one in group}
+            name: {
+                one.name: {"command": without_folders(one.command), "rounds": one.rounds}
+                for one in group
+            }
             for name, group in groups
         },
     }
