@@ -131,10 +131,15 @@ class Engine::Impl final : public ForkGuard {
       if (!std::exchange(rang, true)) driver.ring();  // the holder may sleep
       const int64_t now = clock.now();
       if (now >= deadline) break;
-      if (now < yield_until)
+      if (now < yield_until) {
         ::sched_yield();
-      else
-        operation.sleep(std::min(deadline - now, kLookAgain));
+        continue;
+      }
+      // Who sleeps is no visitor: the engine's thread drives, or comes back from its nap to do so.
+      driver.token.depart();
+      driver.token.poke();
+      operation.sleep(std::min(deadline - now, kLookAgain));
+      driver.token.arrive();
     }
     driver.token.depart();
   }
