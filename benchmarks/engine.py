@@ -34,9 +34,13 @@ def measure(work: Callable[[], object], rounds: int) -> dict[str, float]:
 
 def many(name: str, count: int, elements: int) -> Callable[[], None]:
     tensors = [torch.zeros(elements) for _ in range(count)]
+    names = [f"{name}.{i}" for i in range(count)]
 
     def work() -> None:
-        handles = [hvd.allreduce_async_(t, name=f"{name}.{i}") for i, t in enumerate(tensors)]
+        handles = [
+            hvd.allreduce_async_(tensor, name=name)
+            for tensor, name in zip(tensors, names, strict=True)
+        ]
         for handle in handles:
             hvd.synchronize(handle)
 

@@ -1,12 +1,9 @@
 // The extension module hora._native: one rank's engine, seen from Python. It includes no
-// framework's header: tensors come as addresses, results go as buffers. Python exceptions are made
-// here alone.
+// framework's header: tensors come as addresses, results go as buffers.
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +13,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "frameworks/calls.h"
+#include "frameworks/errors.h"
+#include "frameworks/owner.h"
+#include "frameworks/terms.h"
 #include "hora/config.h"
 #include "hora/engine.h"
 #include "hora/request.h"
@@ -25,201 +26,6 @@ namespace nb = nanobind;
 
 namespace hora {
 namespace {
-
-using std::chrono::milliseconds;
-
-// How long Ctrl-C may go unnoticed, and how long a stall report waits for the interpreter.
-constexpr milliseconds kSignalPeriod{100};
-constexpr milliseconds kAnswerPatience{100};
-
-const char* exception_name(Code code) {
-  switch (code) {
-    case Code::kMismatch:
-      return "Mismatch";
-    case Code::kJoined:
-      return "Joined";
-    case Code::kSetRemoved:
-      return "SetRemoved";
-    case Code::kPeerLeft:
-      return "PeerLeft";
-    case Code::kShutdown:
-      return "Shutdown";
-    case Code::kPeerLost:
-      return "PeerLost";
-    case Code::kTimeout:
-      return "Timeout";
-    case Code::kOutOfMemory:
-      return "OutOfMemory";
-    case Code::kUnavailable:
-      return "Unavailable";
-    default:
-      return "HoraError";
-  }
-}
-
-// The caller's mistake is a ValueError, as in Horovod; everything else is a HoraError.
-[[noreturn]] void raise(const Status& status) {
-  if (status.code() == Code::kInvalidArgument) {
-    PyErr_SetString(PyExc_ValueError, status.message().c_str());
-  } else {
-    const nb::object type =
-        nb::module_::import_("hora._native").attr(exception_name(status.code()));
-    PyErr_SetString(type.ptr(), status.message().c_str());
-  }
-  throw nb::python_error();
-}
-
-void check(const Status& status) {
-  if (!status.ok()) [[unlikely]]
-    raise(status);
-}
-
-template <class T>
-T take(Result<T> result) {
-  if (!result.ok()) [[unlikely]]
-    raise(result.status());
-  return std::move(result).value();
-}
-
-/// Lets the engine's thread ask what Python is doing without ever touching the interpreter: a
-/// Python thread waits here for questions, and a question not answered soon is answered without it.
-class Whereabouts {
- public:
-  std::string ask() {
-    std::unique_lock lock(mutex_);
-    asked_ = true;
-    answered_ = false;
-    changed_.notify_all();
-    if (changed_.wait_for(lock, kAnswerPatience, [this] { return answered_ || closed_; }) &&
-        answered_) {
-      return text_;
-    }
-    return "busy in native code: the Python interpreter did not answer within 100 ms";
-  }
-
-  /// False: there will be no more questions.
-  bool next_question() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return asked_ || closed_; });
-    asked_ = false;
-    return !closed_;
-  }
-
-  void answer(std::string text) {
-    const std::lock_guard lock(mutex_);
-    text_ = std::move(text);
-    answered_ = true;
-    changed_.notify_all();
-  }
-
-  void close() {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-    changed_.notify_all();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool asked_ = false, answered_ = false, closed_ = false;  // guarded by mutex_, as the text is
-  std::string text_;
-};
-
-/// Ends the engine when the last of the Python object and the views of its arena is gone. The end
-/// may wait for peers and for the engine's thread, hence without the interpreter's lock. In a
-/// forked child the engine belongs to the parent: it is left alone, on purpose also by the
-/// destructor.
-struct Owner {
-  explicit Owner(std::unique_ptr<Engine> started) : engine(std::move(started)) {}
-  ~Owner() {
-    if (foreign) {
-      // Destroying a condition that a thread of the parent waits on would never return.
-      static_cast<void>(std::make_unique<std::shared_ptr<Whereabouts>>(whereabouts).release());
-      static_cast<void>(engine.release());
-      return;
-    }
-    whereabouts->close();
-    if (PyGILState_Check()) {
-      const nb::gil_scoped_release unlocked;
-      engine.reset();
-    } else {
-      engine.reset();
-    }
-  }
-  Owner(const Owner&) = delete;
-  Owner& operator=(const Owner&) = delete;
-
-  /// The engine, unless this process is a fork of the one that started it.
-  Engine& use() const {
-    if (foreign) [[unlikely]] {
-      raise(Status(Code::kUnavailable,
-                   "this process was made by fork() from one that had called hora.init(); the "
-                   "connections belong to the parent. Start it with the \"spawn\" method, or call "
-                   "Hora in the parent only"));
-    }
-    return *engine;
-  }
-
-  std::unique_ptr<Engine> engine;
-  std::shared_ptr<Whereabouts> whereabouts = std::make_shared<Whereabouts>();
-  bool foreign = false;
-};
-
-template <class Enum>
-Enum checked(unsigned code, unsigned last, const char* what) {
-  if (code > last) {
-    raise(Status(Code::kInvalidArgument, std::string(what) + " " + std::to_string(code) +
-                                             " does not exist; the last one is " +
-                                             std::to_string(last)));
-  }
-  return static_cast<Enum>(code);
-}
-
-DType dtype_of(unsigned code) {
-  return checked<DType>(code, kDTypes - 1, "dtype");
-}
-
-void assign_shape(Shape& shape, nb::handle tuple) {
-  shape.clear();
-  for (const nb::handle dim : nb::cast<nb::tuple>(tuple)) {
-    shape.push_back(PyLong_AsLongLong(dim.ptr()));
-    if (shape.back() < 0) {
-      if (PyErr_Occurred()) throw nb::python_error();
-      raise(Status(Code::kInvalidArgument, "a dimension of a shape is negative"));
-    }
-  }
-}
-
-void assign_tensor(Tensor& tensor, uintptr_t data, DType dtype, nb::handle shape) {
-  tensor.data = reinterpret_cast<void*>(data);
-  tensor.dtype = dtype;
-  tensor.device = Device{};
-  assign_shape(tensor.shape, shape);
-}
-
-/// What a request says besides its tensors.
-struct Terms {
-  unsigned op, reduce;
-  SetId set;
-  Rank root;
-  double prescale, postscale;
-  int16_t priority;
-  uint16_t domain;
-};
-
-void assign_terms(Request& request, const Terms& terms, nb::str name, nb::str chain) {
-  request.op = checked<Op>(terms.op, static_cast<unsigned>(Op::kJoin), "operation");
-  request.reduce =
-      checked<ReduceOp>(terms.reduce, static_cast<unsigned>(ReduceOp::kAdasum), "reduction");
-  request.set = terms.set;
-  request.root = terms.root;
-  request.prescale = terms.prescale;
-  request.postscale = terms.postscale;
-  request.priority = terms.priority;
-  request.domain = terms.domain;
-  request.name = name.c_str();
-  request.chain = chain.c_str();
-}
 
 nb::object as_buffer(void* data, size_t bytes, nb::capsule owner) {
   return nb::cast(nb::ndarray<nb::memview, uint8_t, nb::ndim<1>>(data, {bytes}, owner));
@@ -314,12 +120,12 @@ class Session {
     return take(engine().submit(scratch_));
   }
 
-  void wait(Handle handle) const { check(wait_for_signals_too(handle, nullptr)); }
+  void wait(Handle handle) const { check(owner_->wait(handle, nullptr)); }
 
   /// Waits, and gives (list of (buffer or None, dtype, shape), received splits, value).
   nb::tuple fetch(Handle handle) const {
     Outcome outcome;
-    check(wait_for_signals_too(handle, &outcome));
+    check(owner_->wait(handle, &outcome));
     nb::list outputs;
     for (Buffer& buffer : outcome.outputs) {
       nb::list shape;
@@ -382,20 +188,6 @@ class Session {
   }
 
  private:
-  // Python runs a signal's handler between calls into C only, so a long wait has to come back.
-  Status wait_for_signals_too(Handle handle, Outcome* outcome) const {
-    Engine& running = engine();
-    for (;;) {
-      const Status status = [&] {
-        const nb::gil_scoped_release unlocked;
-        return running.wait_for(handle, kSignalPeriod, outcome);
-      }();
-      if (status.code() != Code::kTimeout) return status;
-      if (PyErr_CheckSignals() != 0) throw nb::python_error();
-      static_cast<void>(engine());  // a signal's handler may have forked
-    }
-  }
-
   std::shared_ptr<Owner> owner_;
   Request scratch_;
 };
@@ -425,55 +217,6 @@ class PreparedRequest {
   std::shared_ptr<Owner> owner_;
   Request request_;
 };
-
-/// A group that is submitted again and again, in place.
-class PreparedGroup {
- public:
-  PreparedGroup(const Session& session, unsigned op, unsigned dtype, nb::list shapes, nb::str name,
-                unsigned reduce, SetId set, double prescale, double postscale, nb::str chain)
-      : owner_(session.owner()) {
-    assign_terms(request_, {op, reduce, set, 0, prescale, postscale, 0, 0}, name, chain);
-    request_.inputs.resize(nb::len(shapes));
-    for (size_t i = 0; i < request_.inputs.size(); i++)
-      assign_tensor(request_.inputs[i], 0, dtype_of(dtype), shapes[i]);
-    request_.outputs = request_.inputs;
-  }
-
-  Handle submit(nb::list data) {
-    if (nb::len(data) != request_.inputs.size())
-      throw nb::value_error("one address for each tensor");
-    for (size_t i = 0; i < request_.inputs.size(); i++)
-      request_.inputs[i].data = request_.outputs[i].data =
-          reinterpret_cast<void*>(nb::cast<uintptr_t>(data[i]));
-    return take(owner_->use().submit(request_));
-  }
-
- private:
-  std::shared_ptr<Owner> owner_;
-  Request request_;
-};
-
-void define_exceptions(nb::module_& m) {
-  const auto define = [&m](const char* name, nb::handle base, const char* doc) {
-    const std::string full = std::string("hora.") + name;
-    nb::object type = nb::steal(PyErr_NewExceptionWithDoc(full.c_str(), doc, base.ptr(), nullptr));
-    if (!type.is_valid()) throw nb::python_error();
-    m.attr(name) = type;
-    return type;
-  };
-  const nb::object base =
-      define("HoraError", PyExc_RuntimeError,
-             "An operation failed; the message says what, where and what to do.");
-  define("Mismatch", base, "Ranks disagree about an operation; all are told, and the job goes on.");
-  define("Joined", base, "A member has joined, and zeros are not neutral for this operation.");
-  define("SetRemoved", base, "The process set was removed while the operation waited.");
-  define("PeerLeft", base, "A member has shut down and will never submit this operation.");
-  define("Shutdown", base, "Hora has shut down in this process.");
-  define("PeerLost", base, "A rank died, was cut off or fell silent; the job has to start again.");
-  define("Timeout", base, "A deadline has passed.");
-  define("OutOfMemory", base, "Memory that the operation needs could not be had.");
-  define("Unavailable", base, "Something that this machine, build or process does not have.");
-}
 
 template <class Field>
 auto from_world(Field field) {
@@ -521,10 +264,18 @@ void define_session(nb::module_& m) {
       .def(nb::init<const Session&, unsigned, unsigned, nb::tuple, nb::str, unsigned, SetId, double,
                     double, nb::str, int16_t, uint16_t>())
       .def("submit", &PreparedRequest::submit);
-  nb::class_<PreparedGroup>(m, "PreparedGroup", "A group that is submitted each step.")
-      .def(nb::init<const Session&, unsigned, unsigned, nb::list, nb::str, unsigned, SetId, double,
-                    double, nb::str>())
-      .def("submit", &PreparedGroup::submit);
+  nb::class_<Calls>(m, "Calls", "In-place allreduces made before, which take a short way.")
+      .def("__init__",
+           [](Calls* self, const Session& session) { new (self) Calls(session.owner()); })
+      .def("remember", &Calls::remember, nb::arg("tensors"), nb::arg("name"), nb::arg("op").none(),
+           nb::arg("prescale"), nb::arg("postscale"), nb::arg("process_set"), nb::arg("reduce"),
+           nb::arg("set_id"))
+      .def("submit", &Calls::submit, nb::arg("tensor").none(), nb::arg("name"),
+           nb::arg("op").none(), nb::arg("prescale"), nb::arg("postscale"), nb::arg("process_set"))
+      .def("finish", &Calls::finish, nb::arg("handle").none())
+      .def("holds", &Calls::holds, nb::arg("handle").none())
+      .def("submit_group", &Calls::submit_group, nb::arg("tensors"), nb::arg("name"),
+           nb::arg("op").none(), nb::arg("prescale"), nb::arg("postscale"), nb::arg("process_set"));
 }
 
 nb::list describe_settings() {

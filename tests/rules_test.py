@@ -164,8 +164,8 @@ def exceptions(files: Files) -> Iterator[str]:
     return forbid(
         files,
         r"\bthrow\b",
-        "return a Status; only frameworks/native.cc makes exceptions",
-        ("frameworks/native.cc", "tests/"),
+        "return a Status; only the Python extension makes exceptions",
+        ("frameworks/", "tests/"),
     )
 
 

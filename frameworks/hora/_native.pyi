@@ -1,5 +1,7 @@
 """Hora's engine. Use the package hora instead: this module may change at any time."""
 
+from typing import Any
+
 VERSION: str
 
 class HoraError(RuntimeError): ...
@@ -86,21 +88,39 @@ class Engine:
     def ask(self) -> str: ...
     def counters(self) -> dict[str, int]: ...
 
-class PreparedGroup:
-    def __init__(
+class Calls:
+    def __init__(self, engine: Engine) -> None: ...
+    def finish(self, handle: int) -> Any: ...
+    def holds(self, handle: int) -> bool: ...
+    def remember(
         self,
-        engine: Engine,
-        op: int,
-        dtype: int,
-        shapes: list[tuple[int, ...]],
+        tensors: list[Any],
         name: str,
-        reduce: int,
-        set: int,
+        op: Any,
         prescale: float,
         postscale: float,
-        chain: str,
+        process_set: Any,
+        reduce: int,
+        set_id: int,
     ) -> None: ...
-    def submit(self, data: list[int]) -> int: ...
+    def submit(
+        self,
+        tensor: Any,
+        name: str,
+        op: Any,
+        prescale: float,
+        postscale: float,
+        process_set: Any,
+    ) -> int: ...
+    def submit_group(
+        self,
+        tensors: list[Any],
+        name: str,
+        op: Any,
+        prescale: float,
+        postscale: float,
+        process_set: Any,
+    ) -> int: ...
 
 class PreparedRequest:
     def __init__(

@@ -33,7 +33,7 @@ class Session:
     def __init__(self, engine: _native.Engine) -> None:
         self.engine = engine
         self.borrowed: dict[int, Any] = {}
-        self.calls: dict[str, Any] = {}  # by name: what an adapter prepared for the next call
+        self.calls = _native.Calls(engine)  # what was called before, by name
         self.process_sets: dict[int, ProcessSet] = {}
         self._domains = 0
         self._stacks = threading.Thread(

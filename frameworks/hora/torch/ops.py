@@ -21,7 +21,6 @@ from hora import runtime
 from hora._native import HoraError
 from hora.constants import Op, ReduceOp
 from hora.process_sets import ProcessSet, global_process_set
-from hora.torch import again
 from hora.torch.compression import Compression, Compressor, chain_of
 from hora.torch.tensors import CODES, check, from_result, readable
 
@@ -33,6 +32,7 @@ Max = ReduceOp.MAX
 Product = ReduceOp.PRODUCT
 
 Handle = int | Callable[[], Any]
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 class _Pending:
@@ -55,7 +55,8 @@ def poll(handle: Handle) -> bool:
     if callable(handle):
         return all(poll(part) for part in handle.handles)  # type: ignore[attr-defined]
     session = runtime.session()
-    return handle not in session.borrowed or session.engine.poll(handle)
+    known = handle in session.borrowed or session.calls.holds(handle)
+    return not known or session.engine.poll(handle)
 
 
 def synchronize(handle: Handle) -> Any:
@@ -63,18 +64,16 @@ def synchronize(handle: Handle) -> Any:
 
     Errors: those of the operation. Ctrl-C ends the wait, not the operation: the handle stays good.
     """
+    session = runtime._session or runtime.session()
+    if (result := session.calls.finish(handle)) is not None:
+        return result
     if callable(handle):
         return handle()
-    session = runtime.session()
     pending = session.borrowed.get(handle)
     if pending is None:
         return None
     try:
-        if pending.__class__ is _Pending:
-            result = pending.finish(session.engine, handle)
-        else:  # a call made before, in place
-            session.engine.wait(handle)
-            result = pending
+        result = pending.finish(session.engine, handle)
     except (HoraError, ValueError):
         del session.borrowed[handle]
         raise
@@ -159,6 +158,23 @@ def _reduce(
     return _begin(handle, (sources, targets, outputs), finish)
 
 
+def _remember(
+    tensors: list[torch.Tensor],
+    name: str | None,
+    op: ReduceOp | None,
+    average: bool | None,
+    scales: tuple[float, float],
+    process_set: ProcessSet,
+    reduction: ReduceOp,
+) -> None:
+    """Lets the next call like this one, in place, take the short way."""
+    # Subclasses may mean something else by their memory.
+    if name and average is None and all(type(tensor) in _PLAIN for tensor in tensors):
+        runtime.session().calls.remember(
+            tensors, name, op, *scales, process_set, reduction, process_set.required_id()
+        )
+
+
 def _result_like(tensor: torch.Tensor) -> torch.Tensor:
     check(tensor)
     return torch.empty(tensor.shape, dtype=tensor.dtype)
@@ -190,17 +206,23 @@ def allreduce_async_(
     process_set: ProcessSet = global_process_set,
 ) -> int:
     """Starts reducing `tensor` over the ranks, in place."""
-    reduction = Average if op is None and average is None else _reduction(op, average)
-    terms = (reduction, prescale_factor, postscale_factor, process_set)
-    session = runtime.session()
-    if name and (handle := again.submit(session, tensor, name, terms)):
+    session = runtime._session or runtime.session()
+    if (
+        name
+        and average is None
+        and (
+            handle := session.calls.submit(
+                tensor, name, op, prescale_factor, postscale_factor, process_set
+            )
+        )
+    ):
         return handle
     scales = (prescale_factor, postscale_factor)
+    reduction = _reduction(op, average)
     handle = _reduce(
         [tensor], [tensor], name, reduction, scales, Compression.none, process_set, False
     )
-    if name:
-        again.remember(session, [tensor], name, terms, False)
+    _remember([tensor], name, op, average, scales, process_set, reduction)
     return handle
 
 
@@ -282,16 +304,19 @@ def grouped_allreduce_async_(
     process_set: ProcessSet = global_process_set,
 ) -> int:
     """Starts reducing several tensors as one operation, in place."""
-    reduction = _reduction(op, average)
     scales = (prescale_factor, postscale_factor)
-    terms = (reduction, prescale_factor, postscale_factor, process_set)
     both = list(tensors)
-    session = runtime.session()
-    if name and (handle := again.submit_group(session, both, name, terms)):
+    calls = runtime.session().calls
+    if (
+        name
+        and average is None
+        and (handle := calls.submit_group(both, name, op, *scales, process_set))
+    ):
         return handle
+    reduction = _reduction(op, average)
     handle = _reduce(both, both, name, reduction, scales, Compression.none, process_set, True)
-    if name:
-        again.remember(session, both, name, terms, True)
+    if len(both) > 1:
+        _remember(both, name, op, average, scales, process_set, reduction)
     return handle
 
 
