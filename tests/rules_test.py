@@ -160,12 +160,15 @@ def environment(files: Files) -> Iterator[str]:
     )
 
 
+EXTENSION = ("native.cc", "calls.cc", "errors.cc", "owner.h", "terms.h")
+
+
 def exceptions(files: Files) -> Iterator[str]:
     return forbid(
         files,
         r"\bthrow\b",
         "return a Status; only the Python extension makes exceptions",
-        ("frameworks/", "tests/"),
+        ("tests/", *(f"frameworks/{name}" for name in EXTENSION)),
     )
 
 
