@@ -99,7 +99,7 @@ struct ShmCommunicator::Direct {
   Reduction reduction;
   Cursor in, out;
   size_t count, per_round, width;
-  bool streaming;
+  bool streams_in, streams_out;
 
   bool fills() const { return true; }
   int source() const { return -1; }
@@ -108,7 +108,7 @@ struct ShmCommunicator::Direct {
   }
   void fill(size_t round, std::byte* chunk) {
     in.take(count_in_round(round), [&](std::byte* data, size_t elements, size_t at) {
-      std::memcpy(chunk + at * width, data, elements * width);
+      Staging::copy(chunk + at * width, data, elements * width, streams_in);
     });
   }
   void drain(size_t round) {
@@ -117,7 +117,7 @@ struct ShmCommunicator::Direct {
       for (size_t i = 0; i < self->inputs_.size(); ++i)
         self->inputs_[i] = i == me ? data : self->chunk_of(i, round) + at * width;
       std::byte* const to[] = {data};
-      reduce(reduction, self->inputs_, to, elements, streaming);
+      reduce(reduction, self->inputs_, to, elements, streams_out);
     });
   }
 };
@@ -133,11 +133,13 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
   // With nothing in the arena the first chunk is known already, and announced together with that.
   const bool private_only = !describe(group.me(), segments, width);
   const size_t per_round = kChunkBytes / width;
+  const bool streams =
+      group.size() <= kDirectMembers && staging_.streams(count_in(segments) * width);
   if (private_only) {
     Cursor first(segments, width);
     std::byte* chunk = chunk_of(group.self, 0);
     first.take(std::min(per_round, count_in(segments)), [&](std::byte* data, size_t n, size_t at) {
-      std::memcpy(chunk + at * width, data, n * width);
+      Staging::copy(chunk + at * width, data, n * width, streams);
     });
   }
   publish_step(tag, private_only ? staged(0) : kDescribed);
@@ -146,6 +148,7 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
     return group.all_reached(described, next);
   }));
   HORA_CO_TRY(split_.make(group, segments, width));
+  const uint64_t began = Staging::ticks();
 
   if (split_.common() > 0) {
     Ticket pushed = push(lane, reduction);
@@ -156,13 +159,20 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
     if (group.size() > kDirectMembers) {
       rest = shared_rounds(lane, tag, split_.rest(), reduction, private_only);
     } else {
-      Direct work{
-          this,      reduction, Cursor(split_.rest(), width), Cursor(split_.rest(), width), count,
-          per_round, width,     count * width >= kStreamBytes};
+      Direct work{this,
+                  reduction,
+                  Cursor(split_.rest(), width),
+                  Cursor(split_.rest(), width),
+                  count,
+                  per_round,
+                  width,
+                  streams,
+                  count * width >= kStreamBytes};
       if (private_only) work.in.take(std::min(per_round, count), [](std::byte*, size_t, size_t) {});
       rest = rounds(lane, tag, rounds_for(count, per_round), private_only, work);
     }
     HORA_CO_TRY(co_await rest);
+    if (split_.common() == 0) staging_.took(Staging::ticks() - began);
   }
   publish_step(tag, kFinal);
   if (split_.common() > 0) {  // others write into my arena until they are done

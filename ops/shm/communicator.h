@@ -7,6 +7,7 @@
 #include "ops/shm/group.h"
 #include "ops/shm/neighborhood.h"
 #include "ops/shm/runs.h"
+#include "ops/shm/staging.h"
 
 namespace hora::shm {
 
@@ -64,6 +65,7 @@ class ShmCommunicator final : public Communicator {
   const std::shared_ptr<LaneDebts> debts_;
   uint64_t operations_ = 0;  ///< small allreduces, which alternate between the slots
   Split split_;
+  Staging staging_;
   std::vector<const std::byte*> inputs_;  ///< room for one pointer for each member
   std::vector<std::byte*> outputs_;
 };
