@@ -6,7 +6,7 @@
 Programs take turns for a few rounds, so that noise falls on all alike; each number is the median
 of the rounds' medians (and the least of their p10). A peer that is not installed is left out and
 named.
-Writes benchmarks/results/<date>-<what>.json and .md.
+Writes benchmarks/results/<date>-<what>.json and .md. Last comes what the engine costs.
 """
 
 from __future__ import annotations
@@ -186,6 +186,21 @@ def write(options: argparse.Namespace, np: int, groups: Groups) -> None:
     print(f"\nwritten: {stem}.json, {stem}.md", file=sys.stderr)
 
 
+def engine_costs(options: argparse.Namespace) -> None:
+    """What the engine costs, in C++ and from Python; each program prints its own table."""
+    stem = Path(options.results) / f"{datetime.date.today()}-engine"
+    program = str(Path(options.build) / "benchmarks" / "engine")
+    ranks = [str(np) for np in options.np]
+    subprocess.run([program, "--np", *ranks, "--json", f"{stem}.json"], check=True)
+    launcher = shutil.which("horarun")
+    if not launcher or not has_torch(options.python):
+        print("left out: the engine from Python (no horarun in PATH, or no torch)", file=sys.stderr)
+        return
+    for np in ranks:
+        script = [options.python, str(HERE / "engine.py"), "--json", f"{stem}-python-{np}.json"]
+        subprocess.run([launcher, "-np", np, *script], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -211,6 +226,7 @@ def main() -> None:
                         )
                         one.run(Path(folder))
             write(options, np, groups)
+    engine_costs(options)
 
 
 if __name__ == "__main__":
