@@ -1,5 +1,6 @@
 #include "runtime/compression.h"
 
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -14,11 +15,12 @@ CompressionRules parsed(std::string_view setting) {
 }
 
 /// Everything that the choice depends on.
-std::string key_of(const Request& request) {
-  std::string key = fmt::format("{}\n{}\n{}", request.chain, request.name,
-                                static_cast<int>(request.inputs[0].dtype));
-  for (const int64_t dim : request.inputs[0].shape) key += fmt::format(",{}", dim);
-  return key;
+void make_key(const Request& request, std::string& key) {
+  key.clear();
+  fmt::format_to(std::back_inserter(key), "{}\n{}\n{}", request.chain, request.name,
+                 static_cast<int>(request.inputs[0].dtype));
+  for (const int64_t dim : request.inputs[0].shape)
+    fmt::format_to(std::back_inserter(key), ",{}", dim);
 }
 
 }  // namespace
@@ -50,9 +52,9 @@ Status Compression::choose(const Request& request, Signature& signature) {
                   fmt::format("'{}': compression works with sum and average, not with {}",
                               request.name, name_of(request.reduce)));
   }
-  const std::string key = key_of(request);
   const std::lock_guard lock(mutex_);
-  auto found = chosen_.find(key);
+  make_key(request, key_);
+  auto found = chosen_.find(key_);
   if (found == chosen_.end()) {
     const CompressionRules* rules = &rules_;
     if (!request.chain.empty()) {
@@ -66,7 +68,7 @@ Status Compression::choose(const Request& request, Signature& signature) {
     }
     Choice choice;
     HORA_TRY(choose_new(request, *rules, choice));
-    found = chosen_.emplace(key, std::move(choice)).first;
+    found = chosen_.emplace(key_, std::move(choice)).first;
   }
   signature.chain = found->second.canonical;
   signature.granule = found->second.granule;
@@ -86,7 +88,9 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
 }
 
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature) {
-  BoundChain& bound = bound_[{set, std::string(name)}];
+  auto found = bound_.find(std::pair(set, name));
+  if (found == bound_.end()) found = bound_.try_emplace({set, std::string(name)}).first;
+  BoundChain& bound = found->second;
   if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0])
     return &bound;
   auto config = ChainConfig::parse(signature.chain);

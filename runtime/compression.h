@@ -53,6 +53,14 @@ class Compression {
     std::string canonical;
     uint32_t granule = 1;
   };
+  struct ByTensor {
+    using is_transparent = void;
+    template <class A, class B>
+    bool operator()(const A& a, const B& b) const {
+      return a.first != b.first ? a.first < b.first
+                                : std::string_view(a.second) < std::string_view(b.second);
+    }
+  };
   Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
 
   const uint64_t seed_;
@@ -62,9 +70,10 @@ class Compression {
   std::mutex mutex_;  ///< guards what follows
   std::map<std::string, CompressionRules, std::less<>> parsed_;
   std::unordered_map<std::string, Choice> chosen_;
+  std::string key_;
 
   StateStore states_;
-  std::map<std::pair<SetId, std::string>, BoundChain, std::less<>> bound_;
+  std::map<std::pair<SetId, std::string>, BoundChain, ByTensor> bound_;
 };
 
 }  // namespace hora

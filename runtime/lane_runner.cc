@@ -127,7 +127,8 @@ void LaneRunner::begin(std::unique_ptr<Run> run) {
 }
 
 void LaneRunner::finish(const Status& status) {
-  Ended& ended = ended_.emplace_back();
+  Ended& ended = ended_.next();
+  ended.completed.clear();
   ended.sequence = current_->sequence;
   ended.status = !status.ok() ? status : why_;
   ended.what = current_->what;

@@ -14,6 +14,7 @@
 #include "runtime/compression.h"
 #include "runtime/operation.h"
 #include "runtime/plan_cache.h"
+#include "runtime/recycled.h"
 #include "runtime/vocabulary.h"
 
 namespace hora {
@@ -55,7 +56,7 @@ class LaneRunner {
     std::string what;                   ///< the first tensor's name, for messages
   };
   /// Plans that have ended since the last call, in order; the caller clears it.
-  std::vector<Ended>& ended() { return ended_; }
+  Recycled<Ended>& ended() { return ended_; }
 
  private:
   /// One slice in this rank's terms.
@@ -104,7 +105,7 @@ class LaneRunner {
   std::vector<std::unique_ptr<Run>> queue_, spare_;
   size_t first_ = 0;  ///< of queue_
   std::unique_ptr<Run> current_;
-  std::vector<Ended> ended_;
+  Recycled<Ended> ended_;
   Status why_;
 };
 

@@ -2,10 +2,12 @@
 
 #include <deque>
 #include <mutex>
+#include <utility>
 
 #include <sys/eventfd.h>
 
 #include "runtime/control_channel.h"
+#include "runtime/recycled.h"
 
 namespace hora {
 
@@ -13,7 +15,7 @@ class LocalChannels {
  public:
   struct Box {
     std::mutex mutex;
-    std::vector<std::pair<Rank, std::string>> frames;  ///< guarded by mutex
+    Recycled<std::pair<Rank, std::string>> frames;  ///< guarded by mutex
     std::atomic<uint32_t> armed{0}, waiting{0};
     int eventfd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ~Box() { ::close(eventfd); }
@@ -41,7 +43,9 @@ class LocalChannel final : public ControlChannel {
     auto& box = channels_->box(to);
     {
       const std::lock_guard lock(box.mutex);
-      box.frames.emplace_back(rank_, frame);
+      auto& [from, bytes] = box.frames.next();
+      from = rank_;
+      bytes.assign(frame);
       box.waiting.store(1, std::memory_order_release);
     }
     box.bell().ring();
@@ -55,7 +59,7 @@ class LocalChannel final : public ControlChannel {
     taken_.clear();
     {
       const std::lock_guard lock(mine_.mutex);
-      taken_.swap(mine_.frames);
+      std::swap(taken_, mine_.frames);
       mine_.waiting.store(0, std::memory_order_relaxed);
     }
     for (const auto& [from, frame] : taken_) visit(from, frame);
@@ -70,7 +74,7 @@ class LocalChannel final : public ControlChannel {
   const std::shared_ptr<LocalChannels> channels_;
   LocalChannels::Box& mine_;
   const Rank rank_;
-  std::vector<std::pair<Rank, std::string>> taken_;
+  Recycled<std::pair<Rank, std::string>> taken_;
 };
 
 }  // namespace
