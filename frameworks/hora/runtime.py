@@ -35,18 +35,19 @@ class Session:
         self.borrowed: dict[int, Any] = {}
         self.calls = _native.Calls(engine)  # what was called before, by name
         self.process_sets: dict[int, ProcessSet] = {}
-        self._domains = 0
+        self.dense_sums: set[tuple[int, str]] = set()  # see hora.torch.sparse
+        self._domains: Counter[int] = Counter()
         self._stacks = threading.Thread(
             target=_answer_questions, args=(engine,), name="hora-stacks", daemon=True
         )
         self._stacks.start()
 
-    def next_domain(self) -> int:
-        """A number for one more optimizer; the same on all ranks if they ask in the same order."""
-        if self._domains == 0xFFFF:
+    def next_domain(self, set_id: int) -> int:
+        """A number for one more optimizer of a process set; members must ask in the same order."""
+        if self._domains[set_id] == 0xFFFF:
             raise ValueError("more than 65535 distributed optimizers since hora.init()")
-        self._domains += 1
-        return self._domains
+        self._domains[set_id] += 1
+        return self._domains[set_id]
 
     def control(
         self, op: Op, name: str = "", set_id: int = 0, root: int = 0, members: Sequence[int] = ()

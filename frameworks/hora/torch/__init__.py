@@ -40,10 +40,10 @@ from hora.torch.ops import (
     poll,
     reducescatter,
     reducescatter_async,
-    sparse_allreduce_async,
     synchronize,
 )
 from hora.torch.optimizer import DistributedOptimizer
+from hora.torch.sparse import sparse_allreduce_async
 
 __all__ = [
     *_common,

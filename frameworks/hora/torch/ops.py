@@ -241,6 +241,11 @@ def allreduce_(
     )
 
 
+def _of_gradient(name: str | None, part: str = "gradient") -> str | None:
+    """What the backward pass calls its own operation."""
+    return f"{name}.{part}" if name else None
+
+
 class _Allreduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grouped, name, op, scales, compression, process_set, *tensors):  # type: ignore[no-untyped-def]
@@ -256,8 +261,7 @@ class _Allreduce(torch.autograd.Function):
         grouped, name, op, *rest = ctx.call
         if op not in (Sum, Average):
             raise NotImplementedError(f"allreduce with op={op.name} has no gradient")
-        name = f"{name}.gradient" if name else None
-        return (None,) * 6 + _Allreduce.apply(grouped, name, op, *rest, *gradients)
+        return (None,) * 6 + _Allreduce.apply(grouped, _of_gradient(name), op, *rest, *gradients)
 
 
 def allreduce(
@@ -419,9 +423,10 @@ class _Allgather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *gradients):  # type: ignore[no-untyped-def]
         members = ctx.process_set
-        table = allgather(torch.tensor([ctx.rows]), process_set=members)
+        rows = torch.tensor([ctx.rows])
+        table = allgather(rows, _of_gradient(ctx.name, "rows"), members)
         first = table[: members.rank()].sum(0).tolist()
-        means = grouped_allreduce(gradients, process_set=members)
+        means = grouped_allreduce(gradients, name=_of_gradient(ctx.name), process_set=members)
         own = [m.narrow(0, f, n) for m, f, n in zip(means, first, ctx.rows, strict=True)]
         return (None, None, None, *own)
 
@@ -511,12 +516,13 @@ def broadcast_(
 class _Broadcast(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor, root_rank, name, process_set):  # type: ignore[no-untyped-def]
-        ctx.root_rank, ctx.process_set = root_rank, process_set
+        ctx.root_rank, ctx.name, ctx.process_set = root_rank, name, process_set
         return synchronize(broadcast_async(tensor, root_rank, name, process_set))
 
     @staticmethod
     def backward(ctx, gradient):  # type: ignore[no-untyped-def]
-        mean = allreduce(gradient, process_set=ctx.process_set)
+        name = _of_gradient(ctx.name)
+        mean = allreduce(gradient, name=name, process_set=ctx.process_set)
         if runtime.rank() != ctx.root_rank:
             mean = torch.zeros_like(mean)
         return mean, None, None, None
@@ -579,6 +585,7 @@ class _Reducescatter(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grouped, name, op, scales, process_set, *tensors):  # type: ignore[no-untyped-def]
         ctx.op, ctx.scales, ctx.process_set = _scatter_reduction(op), scales, process_set
+        ctx.name = name
         call = grouped_reducescatter_async if grouped else reducescatter_async
         argument = list(tensors) if grouped else tensors[0]
         result = synchronize(call(argument, name, op, process_set, *scales))
@@ -591,7 +598,8 @@ class _Reducescatter(torch.autograd.Function):
         if ctx.op == Sum:
             factor *= ctx.process_set.size()
         scaled = [gradient if factor == 1 else gradient * factor for gradient in gradients]
-        return (None,) * 5 + tuple(grouped_allgather(scaled, process_set=ctx.process_set))
+        name = _of_gradient(ctx.name)
+        return (None,) * 5 + tuple(grouped_allgather(scaled, name, ctx.process_set))
 
 
 def reducescatter(
@@ -604,9 +612,9 @@ def reducescatter(
     postscale_factor: float = 1.0,
 ) -> torch.Tensor:
     """Reduces over the ranks and gives this rank's part of the rows; differentiable."""
-    _uncompressed(compression, "reducescatter")
-    scales = (prescale_factor, postscale_factor)
-    return _Reducescatter.apply(False, name, op, scales, process_set, tensor)[0]
+    return _reducescatter(
+        False, [tensor], name, compression, op, process_set, (prescale_factor, postscale_factor)
+    )[0]
 
 
 def grouped_reducescatter(
@@ -619,14 +627,29 @@ def grouped_reducescatter(
     postscale_factor: float = 1.0,
 ) -> list[torch.Tensor]:
     """`reducescatter` of several tensors as one operation."""
-    _uncompressed(compression, "grouped_reducescatter")
-    scales = (prescale_factor, postscale_factor)
-    return list(_Reducescatter.apply(True, name, op, scales, process_set, *tensors))
+    return _reducescatter(
+        True, tensors, name, compression, op, process_set, (prescale_factor, postscale_factor)
+    )
 
 
-def _uncompressed(compression: Compressor | str, op: str) -> None:
-    if chain_of(compression) != "none":
-        raise NotImplementedError(f"{op} does not compress yet; leave compression out")
+def _reducescatter(
+    grouped: bool,
+    tensors: Sequence[torch.Tensor],
+    name: str | None,
+    compression: Compressor | str,
+    op: ReduceOp,
+    process_set: ProcessSet,
+    scales: tuple[float, float],
+) -> list[torch.Tensor]:
+    if isinstance(compression, str) and chain_of(compression) != "none":
+        raise NotImplementedError(
+            f"reducescatter does not compress by {compression!r}; use Compression.fp16 or none"
+        )
+    wire = Compression.none if isinstance(compression, str) else compression
+    pairs = [wire.compress(tensor) for tensor in tensors]
+    sent = [tensor for tensor, _ in pairs]
+    results = _Reducescatter.apply(grouped, name, op, scales, process_set, *sent)
+    return [wire.decompress(part, ctx) for part, (_, ctx) in zip(results, pairs, strict=True)]
 
 
 def alltoall_async(
@@ -681,13 +704,13 @@ class _Alltoall(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor, splits, name, process_set):  # type: ignore[no-untyped-def]
         output, received = synchronize(alltoall_async(tensor, splits, name, process_set))
-        ctx.received, ctx.process_set = received, process_set
+        ctx.received, ctx.name, ctx.process_set = received, name, process_set
         ctx.mark_non_differentiable(received)
         return output, received
 
     @staticmethod
     def backward(ctx, gradient, _):  # type: ignore[no-untyped-def]
-        own, _ = alltoall(gradient, ctx.received, process_set=ctx.process_set)
+        own, _ = alltoall(gradient, ctx.received, _of_gradient(ctx.name), ctx.process_set)
         return own, None, None, None
 
 
@@ -703,40 +726,3 @@ def alltoall(
     """
     output, received = _Alltoall.apply(tensor, splits, name, process_set)
     return output if splits is None else (output, received)
-
-
-class _SparseHandle:
-    """Two allgathers that together are a sparse sum."""
-
-    def __init__(
-        self, tensor: torch.Tensor, name: str, op: ReduceOp, process_set: ProcessSet
-    ) -> None:
-        self._shape, self._dtype = tensor.shape, tensor.dtype
-        self._divisor = process_set.size() if op == Average else 1
-        parts = tensor.detach().coalesce()
-        # Rows first, since ranks may have different numbers of entries.
-        indices = parts.indices().t().contiguous()
-        self.handles = [
-            allgather_async(indices, f"{name}.indices", process_set),
-            allgather_async(parts.values(), f"{name}.values", process_set),
-        ]
-
-    def __call__(self) -> torch.Tensor:
-        indices, values = (synchronize(handle) for handle in self.handles)
-        if self._divisor != 1:
-            values = values / self._divisor
-        # Gathered in rank order, so equal on all ranks, and so is the sum.
-        return torch.sparse_coo_tensor(indices.t(), values, self._shape).coalesce()
-
-
-def sparse_allreduce_async(
-    tensor: torch.Tensor,
-    name: str,
-    op: ReduceOp | None = None,
-    process_set: ProcessSet = global_process_set,
-) -> Handle:
-    """Starts summing sparse tensors over the ranks; call or `synchronize` the handle it gives."""
-    reduction = _reduction(op, None)
-    if reduction not in (Sum, Average):
-        raise ValueError(f"sparse_allreduce: op={reduction.name}, but only Sum and Average exist")
-    return _SparseHandle(tensor, name, reduction, process_set)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 import weakref
 from collections import Counter
@@ -24,6 +25,7 @@ class DistributedMixin:
     _hora_reducer: Reducer
     _hora_should_synchronize: bool
     _hora_synchronized: bool
+    _hora_is_scaled: bool
 
     def synchronize(self) -> None:
         """Waits until every `p.grad` is the mean over the ranks. See `Reducer.synchronize`."""
@@ -49,8 +51,9 @@ class DistributedMixin:
 
         With a closure, gradients are reduced each time after it was called.
         """
-        if self._hora_should_synchronize:
-            if self._hora_synchronized:
+        in_flight = self._hora_reducer.in_flight
+        if self._hora_should_synchronize and (in_flight or not self._hora_is_scaled):
+            if self._hora_synchronized and not in_flight:
                 warnings.warn(
                     "optimizer.step() called without optimizer.skip_synchronize() context after "
                     "optimizer.synchronize(). This can cause training slowdown. You may want to "
@@ -58,12 +61,29 @@ class DistributedMixin:
                     "optimizer.synchronize() in your code.",
                     stacklevel=2,
                 )
-            if closure is None or self._hora_reducer.in_flight:
+            if closure is None or in_flight:
                 self.synchronize()
             if closure is not None:
                 closure = self._reducing(closure)
-        self._hora_synchronized = False
+        self._hora_synchronized = self._hora_is_scaled = False
         return super().step(closure)  # type: ignore[misc]
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What torch's GradScaler asks first of all in its `step`.
+
+        It unscales gradients next, in place, so this is the moment to wait for them; the step that
+        it calls last, or not at all, then takes them as they are.
+        """
+        is_reduced = self._hora_synchronized and not self._hora_reducer.in_flight
+        if self._hora_should_synchronize and not is_reduced:
+            self.synchronize()
+            self._hora_is_scaled = True
+        return bool(self.__dict__.get("_step_supports_amp_scaling", False))
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, supports: bool) -> None:
+        self.__dict__["_step_supports_amp_scaling"] = supports
 
     def _reducing(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def reduced() -> Any:
@@ -81,6 +101,7 @@ class DistributedMixin:
                 "optimizer.step() or optimizer.synchronize(). This is prohibited as it can cause "
                 "a race condition."
             )
+        self._hora_synchronized = self._hora_is_scaled = False
         super().zero_grad(*args, **kwargs)  # type: ignore[misc]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -105,18 +126,31 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     """An optimizer of the same class, state and parameters that steps on reduced gradients.
 
     Each gradient is on its way while the backward pass still computes others; `step()` waits for
-    all. `compression` is `Compression.none` (what HORA_COMPRESSION says), `Compression.fp16` or a
-    chain such as "onebit"; "none" is values as they are. `groups` is accepted: the engine groups
-    gradients by itself.
+    all. A parameter that has no gradient here takes part with zeros, since other ranks may have
+    one; one that is frozen everywhere stays without.
 
-    Errors: ValueError for names that are missing or not unique.
+    `compression` is `Compression.none` (what HORA_COMPRESSION says), `Compression.fp16` or a chain
+    such as "onebit"; "none" is values as they are. With `backward_passes_per_step` gradients add up
+    over so many passes and are then reduced. `gradient_predivide_factor` f divides by f before the
+    sum and by size / f after it. `groups` (a number, or lists of tensors) is checked and otherwise
+    left to the engine, which fuses by itself and gives the same result. Sparse gradients stay
+    sparse, unless `sparse_as_dense`. Ranks outside `process_set` step on their own gradients.
+
+    Errors: ValueError for names that are missing or not unique, for groups that name a tensor
+    twice, and for a `gradient_predivide_factor` with an op other than Average.
     """
     if op == ReduceOp.ADASUM:
         raise NotImplementedError("op=Adasum does not exist yet; use op=Average")
     if gradient_predivide_factor != 1.0 and op != ReduceOp.AVERAGE:
         raise ValueError("gradient_predivide_factor not supported with op != Average")
+    if not 0 < gradient_predivide_factor < math.inf:
+        raise ValueError(f"gradient_predivide_factor={gradient_predivide_factor}: must be above 0")
     _check_passes(backward_passes_per_step)
-    _check_groups(groups if groups is not None else num_groups)
+    if num_groups:
+        warnings.warn(
+            "Parameter `num_groups` has been replaced by `groups`", DeprecationWarning, stacklevel=2
+        )
+    _check_groups(num_groups if groups is None else groups)
     names = _checked_names(optimizer, named_parameters)
 
     kind = type(type(optimizer).__name__, (DistributedMixin, type(optimizer)), {})
@@ -125,7 +159,7 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     # A learning-rate scheduler wraps the step of the instance it knows; its wrapper stays there.
     wrapped.__dict__.update((k, v) for k, v in optimizer.__dict__.items() if k != "step")
     wrapped._hora_should_synchronize = True
-    wrapped._hora_synchronized = False
+    wrapped._hora_synchronized = wrapped._hora_is_scaled = False
 
     divide = gradient_predivide_factor
     terms = Terms(
@@ -156,9 +190,15 @@ def _check_passes(passes: int) -> None:
 
 
 def _check_groups(groups: Any) -> None:
-    if isinstance(groups, int) and groups < 0:
-        raise ValueError("groups should be a non-negative integer or a list of list of tensors")
-    if not isinstance(groups, int | list | tuple):
+    if isinstance(groups, list | tuple):
+        if not all(isinstance(group, list | tuple) for group in groups):
+            raise ValueError("groups should consist of lists of tensors")
+        tensors = [tensor for group in groups for tensor in group]
+        if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+            raise ValueError("groups should consist of lists of tensors")
+        if len({id(tensor) for tensor in tensors}) != len(tensors):
+            raise ValueError("groups: a tensor may appear only once")
+    elif not isinstance(groups, int) or groups < 0:
         raise ValueError("groups should be a non-negative integer or a list of list of tensors")
 
 
@@ -202,4 +242,4 @@ def _unnamed(optimizer: Any, groups: Iterable[int]) -> list[tuple[str, torch.Ten
 def _adopt(wrapped: Any, named: list[tuple[str, torch.Tensor, int]]) -> None:
     process_set = wrapped._hora_reducer.process_set
     if process_set.included() and process_set.size() > 1:
-        wrapped._hora_reducer.adopt([row for row in named if row[1].requires_grad])
+        wrapped._hora_reducer.adopt(named)

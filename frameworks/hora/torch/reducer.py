@@ -23,7 +23,8 @@ import torch
 from hora import _native, runtime
 from hora.constants import Op, ReduceOp
 from hora.process_sets import ProcessSet
-from hora.torch.ops import sparse_allreduce_async, synchronize
+from hora.torch.ops import synchronize
+from hora.torch.sparse import empty_sparse, sparse_allreduce_async
 from hora.torch.tensors import CODES, check, is_dense, shape_in_memory
 
 _TOO_MANY = (
@@ -64,10 +65,12 @@ class _Gradient:
         "group",
         "handle",
         "hooks",
+        "is_missing",
         "lent",
         "name",
         "param",
         "request",
+        "sparse_dims",
         "strides",
         "view",
     )
@@ -81,6 +84,8 @@ class _Gradient:
         self.lent: Any = None  # what is in flight instead of the view, and must be kept
         self.view: torch.Tensor | None = None
         self.request: Any = None
+        self.is_missing = False  # this rank had none and sends zeros
+        self.sparse_dims = 0  # of its last sparse gradient; 0: the last one was dense
         self.hooks: list[Any] = []
         dense = is_dense(param)
         self.strides = param.stride() if dense else torch.empty(param.shape, device="meta").stride()
@@ -108,6 +113,7 @@ class Reducer:
         self._terms = terms
         self._rate_of = rate_of
         self._gradients: list[_Gradient] = []
+        self._frozen: list[tuple[str, torch.Tensor, int]] = []
         self._session: runtime.Session | None = None
         self._is_prepared = False
         self._domain = 0
@@ -115,11 +121,17 @@ class Reducer:
         self._flying = 0
 
     def adopt(self, named: list[tuple[str, torch.Tensor, int]]) -> None:
-        """Takes care of (name, parameter, its group's index) from now on."""
+        """Takes care of (name, parameter, its group's index) from now on.
+
+        Of a frozen parameter from the first `synchronize` on that finds it requires a gradient.
+        """
         for name, param, group in named:
             if param.numel() == 0:
                 continue  # no rank has anything to say
             check(param)
+            if not param.requires_grad:
+                self._frozen.append((name, param, group))
+                continue
             gradient = _Gradient(name, param, group, self._terms.passes)
             gradient.hooks = [
                 param.register_hook(self._guard(gradient)),
@@ -127,6 +139,7 @@ class Reducer:
             ]
             self._gradients.append(gradient)
         self._is_prepared = False
+        self._enter_session()
 
     def close(self) -> None:
         """Lets go of the parameters. What is in flight stays borrowed by the session."""
@@ -164,6 +177,9 @@ class Reducer:
         ended when an error is raised; the first one is. Ctrl-C leaves the rest in flight, and the
         next call goes on.
         """
+        if any(param.requires_grad for _, param, _ in self._frozen):
+            again, self._frozen = self._frozen, []
+            self.adopt(again)
         self._join_session()
         for gradient in self._gradients:
             if gradient.handle is None:
@@ -201,16 +217,21 @@ class Reducer:
 
         return collect
 
-    def _join_session(self) -> None:
+    def _enter_session(self) -> _native.Engine:
         session = runtime.session()
         if session is not self._session:
             self._land()  # what was in flight ended with its session
-            self._session, self._domain = session, session.next_domain()
+            self._session = session
+            self._domain = session.next_domain(self.process_set.required_id())
             for gradient in self._gradients:
                 gradient.request = gradient.view = None
             self._is_prepared = False
+        return session.engine
+
+    def _join_session(self) -> None:
+        engine = self._enter_session()
         if not self._is_prepared:
-            self._prepare(session.engine)
+            self._prepare(engine)
             self._is_prepared = True
 
     def _is_compressed(self, dtype: torch.dtype) -> bool:
@@ -257,8 +278,12 @@ class Reducer:
     def _submit(self, gradient: _Gradient) -> None:
         with torch.no_grad():
             grad = gradient.param.grad
+            if grad is None and gradient.sparse_dims:
+                grad = empty_sparse(gradient.param, gradient.sparse_dims)
+            gradient.sparse_dims = 0
             if grad is not None and grad.layout != torch.strided:
                 if not self._terms.sparse_as_dense:
+                    gradient.sparse_dims = grad.sparse_dim()
                     self._submit_sparse(gradient, grad)
                     return
                 grad = gradient.param.grad = grad.to_dense()
@@ -275,6 +300,7 @@ class Reducer:
     def _place(self, gradient: _Gradient, grad: torch.Tensor | None) -> torch.Tensor:
         """The memory to reduce in place; `p.grad` is it, or gets the result in `_wait`."""
         param, view = gradient.param, gradient.view
+        gradient.is_missing = grad is None
         if grad is None:
             # Not computed here, but perhaps elsewhere.
             if view is None or _is_kept_elsewhere(view):
@@ -305,6 +331,10 @@ class Reducer:
             self._session.engine.wait(handle)
             if gradient.lent is not None and gradient.lent[1] is not None:
                 gradient.lent[1].data.copy_(gradient.lent[0])
+            # A frozen parameter with a gradient of zeros would still decay.
+            if gradient.is_missing and not gradient.param.requires_grad:
+                if gradient.param.grad is not None and not gradient.param.grad.any():
+                    gradient.param.grad = None
         else:
             gradient.param.grad = synchronize(handle)
         gradient.handle = _ENDED
