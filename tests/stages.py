@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -122,6 +123,9 @@ class Stage:
             if program.get("status") == "fail" and not counts.failed:
                 counts.failed = 1
                 counts.reasons.append(f"{program.get('name')} crashed or ran out of time")
+            elif program.get("status") == "notrun":
+                counts.failed = 1
+                counts.reasons.append(f"{program.get('name')} could not be run: was it built?")
             elif not report.exists():
                 counts.passed = 1
             self.outcome.add(counts)
@@ -255,6 +259,7 @@ PLANS = [
 
 NAMESPACES = "tests/python/test_namespaces*.py"
 QUICK_PYTHON = ("-m", "not slow")
+PROGRESS = re.compile(r"\[\d+/\d+\] ")  # of ninja
 
 
 # Reading reports.
@@ -337,7 +342,8 @@ def show(stage: Stage) -> None:
         say(f"      - {reason}")
     if stage.outcome.failed:
         say(f"      the end of {stage.path.relative_to(ROOT)}:")
-        for line in stage.path.read_text(errors="replace").splitlines()[-60:]:
+        lines = stage.path.read_text(errors="replace").splitlines()
+        for line in [line for line in lines if not PROGRESS.match(line)][-60:]:
             say(f"      | {line}")
 
 
