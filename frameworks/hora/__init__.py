@@ -16,6 +16,7 @@ from hora._native import (
     Timeout,
     Unavailable,
 )
+from hora.launch import run
 from hora.process_sets import (
     ProcessSet,
     add_process_set,
@@ -89,6 +90,7 @@ __all__ = [
     "rank",
     "remove_process_set",
     "rocm_built",
+    "run",
     "shutdown",
     "size",
 ]
