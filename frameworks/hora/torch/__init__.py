@@ -44,6 +44,7 @@ from hora.torch.ops import (
 )
 from hora.torch.optimizer import DistributedOptimizer
 from hora.torch.sparse import sparse_allreduce_async
+from hora.torch.sync_batch_norm import SyncBatchNorm, convert_sync_batchnorm
 
 __all__ = [
     *_common,
@@ -56,6 +57,7 @@ __all__ = [
     "Min",
     "Product",
     "Sum",
+    "SyncBatchNorm",
     "allgather",
     "allgather_async",
     "allgather_object",
@@ -73,6 +75,7 @@ __all__ = [
     "broadcast_object_fn",
     "broadcast_optimizer_state",
     "broadcast_parameters",
+    "convert_sync_batchnorm",
     "grouped_allgather",
     "grouped_allgather_async",
     "grouped_allreduce",
