@@ -86,6 +86,26 @@ def test_groups_are_reduced_as_one():
         same(actual, total)
 
 
+@on_ranks(2)
+def test_a_group_may_have_tensors_of_several_types():
+    size, rank = hvd.size(), hvd.rank()
+    types = [torch.float64, torch.int32, torch.float64, torch.float32]
+    mine = [values((4,), dtype, rank, i) for i, dtype in enumerate(types)]
+    parts = [[values((4,), dtype, r, i) for r in range(size)] for i, dtype in enumerate(types)]
+    totals = [sum(part) for part in parts]
+    for form in (hvd.grouped_allreduce, hvd.grouped_allreduce, hvd.grouped_allreduce_):
+        for actual, total in zip(form(mine, name="types", op=hvd.Sum), totals, strict=True):
+            same(actual, total)
+    gathered = hvd.grouped_allgather([part[rank] for part in parts], name="types gathered")
+    for actual, part in zip(gathered, parts, strict=True):
+        same(actual, torch.cat(part))
+    mine = [part[rank] for part in parts]
+    handle = hvd.grouped_reducescatter_async(mine, op=hvd.Sum)
+    for actual, total in zip(hvd.synchronize(handle), totals, strict=True):
+        same(actual, total.chunk(size)[rank])
+    assert hvd.poll(handle) and hvd.synchronize(handle) is None
+
+
 @on_ranks(2, 4)
 def test_memory_that_is_not_contiguous_is_reduced_in_place_too():
     big = values((6, 8), torch.float32, hvd.rank())

@@ -103,6 +103,55 @@ def _chain(compression: Compressor | str, dtype: torch.dtype) -> str:
     return chain_of(compression) if dtype == torch.float32 else "none"
 
 
+class _Group:
+    """Several handles that are one: a group of the engine has tensors of one type only."""
+
+    def __init__(self, parts: list[tuple[int, list[int]]]) -> None:
+        self.handles = [handle for handle, _ in parts]
+        self._parts = parts
+
+    def __call__(self) -> list[torch.Tensor] | None:
+        found, error = {}, None
+        parts, self._parts = self._parts, []
+        for handle, places in parts:
+            try:
+                found.update(zip(places, synchronize(handle), strict=True))
+            except (HoraError, ValueError) as failed:
+                error = error or failed
+        if error is not None:
+            raise error
+        return [found[place] for place in sorted(found)] or None
+
+
+def _start_group(
+    tensors: Sequence[torch.Tensor],
+    name: str | None,
+    start: Callable[[list[int], str | None], int],
+) -> Handle:
+    """Calls `start` with the places of the tensors of each type, and a name for them."""
+    for tensor in tensors:
+        check(tensor)
+    # Sorted: an order that ranks agree on even if their groups are ordered differently.
+    types = sorted({tensor.dtype for tensor in tensors}, key=CODES.__getitem__)
+    if len(types) <= 1:
+        return start(list(range(len(tensors))), name)
+    parts = []
+    for dtype in types:
+        places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        parts.append((start(places, f"{name}.{dtype}" if name else None), places))
+    return _Group(parts)
+
+
+def _reduce_group(
+    inputs: list[torch.Tensor], outputs: list[torch.Tensor], name: str | None, *terms: Any
+) -> Handle:
+    def start(places: list[int], name: str | None) -> int:
+        ours, results = [inputs[i] for i in places], [outputs[i] for i in places]
+        return _reduce(ours, results, name, *terms, True)
+
+    return _start_group(inputs, name, start)
+
+
 def _reduce(
     inputs: list[torch.Tensor],
     outputs: list[torch.Tensor],
@@ -251,9 +300,11 @@ class _Allreduce(torch.autograd.Function):
     def forward(ctx, grouped, name, op, scales, compression, process_set, *tensors):  # type: ignore[no-untyped-def]
         ctx.call = (grouped, name, op, scales, compression, process_set)
         outputs = [_result_like(tensor) for tensor in tensors]
-        synchronize(
-            _reduce(list(tensors), outputs, name, op, scales, compression, process_set, grouped)
-        )
+        terms = (op, scales, compression, process_set)
+        if grouped:
+            synchronize(_reduce_group(list(tensors), outputs, name, *terms))
+        else:
+            synchronize(_reduce(list(tensors), outputs, name, *terms, False))
         return tuple(outputs)
 
     @staticmethod
@@ -288,13 +339,13 @@ def grouped_allreduce_async(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
-) -> int:
+) -> Handle:
     """Starts reducing several tensors as one operation; `synchronize` gives a list."""
     reduction = _reduction(op, average)
     scales = (prescale_factor, postscale_factor)
     outputs = [_result_like(tensor) for tensor in tensors]
-    return _reduce(
-        list(tensors), outputs, name, reduction, scales, Compression.none, process_set, True
+    return _reduce_group(
+        list(tensors), outputs, name, reduction, scales, Compression.none, process_set
     )
 
 
@@ -306,7 +357,7 @@ def grouped_allreduce_async_(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
-) -> int:
+) -> Handle:
     """Starts reducing several tensors as one operation, in place."""
     scales = (prescale_factor, postscale_factor)
     both = list(tensors)
@@ -318,8 +369,8 @@ def grouped_allreduce_async_(
     ):
         return handle
     reduction = _reduction(op, average)
-    handle = _reduce(both, both, name, reduction, scales, Compression.none, process_set, True)
-    if len(both) > 1:
+    handle = _reduce_group(both, both, name, reduction, scales, Compression.none, process_set)
+    if len(both) > 1 and not callable(handle):
         _remember(both, name, op, average, scales, process_set, reduction)
     return handle
 
@@ -404,11 +455,16 @@ def grouped_allgather_async(
     tensors: Sequence[torch.Tensor],
     name: str | None = None,
     process_set: ProcessSet = global_process_set,
-) -> int:
+) -> Handle:
     """`allgather_async` of several tensors as one operation."""
     for tensor in tensors:
         _need_rows(tensor, "allgather")
-    return _submit_allocating(Op.ALLGATHER, tensors, name, process_set, _fetch_all)
+
+    def start(places: list[int], name: str | None) -> int:
+        ours = [tensors[i] for i in places]
+        return _submit_allocating(Op.ALLGATHER, ours, name, process_set, _fetch_all)
+
+    return _start_group(tensors, name, start)
 
 
 class _Allgather(torch.autograd.Function):
@@ -571,14 +627,17 @@ def grouped_reducescatter_async(
     process_set: ProcessSet = global_process_set,
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
-) -> int:
+) -> Handle:
     """`reducescatter_async` of several tensors as one operation."""
     for tensor in tensors:
         _need_rows(tensor, "reducescatter")
-    scales = (prescale_factor, postscale_factor)
-    return _submit_allocating(
-        Op.REDUCE_SCATTER, tensors, name, process_set, _fetch_all, _scatter_reduction(op), scales
-    )
+    terms = (_scatter_reduction(op), (prescale_factor, postscale_factor))
+
+    def start(places: list[int], name: str | None) -> int:
+        ours = [tensors[i] for i in places]
+        return _submit_allocating(Op.REDUCE_SCATTER, ours, name, process_set, _fetch_all, *terms)
+
+    return _start_group(tensors, name, start)
 
 
 class _Reducescatter(torch.autograd.Function):
