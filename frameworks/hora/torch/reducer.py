@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,13 @@ from hora.torch.tensors import CODES, check, is_dense, shape_in_memory
 
 _TOO_MANY = (
     "Gradients were computed more than backward_passes_per_step times before call to step(). "
-    "Increase backward_passes_per_step to accumulate gradients locally."
+    "Increase backward_passes_per_step to accumulate gradients locally. If you do call step() "
+    "after each backward pass: is it step() of what DistributedOptimizer returned?"
+)
+_TOUCHED = (
+    "The gradient of {} was changed after loss.backward(), while it was on its way to the other "
+    "ranks. To clip or scale gradients, first call optimizer.synchronize(), then change them, then "
+    "call step() inside `with optimizer.skip_synchronize():`"
 )
 # Slices of the arena begin at cache lines.
 _ALIGNMENT = 64
@@ -61,7 +68,9 @@ class _Gradient:
     """One parameter's gradient."""
 
     __slots__ = (
+        "count",
         "countdown",
+        "dtype",
         "group",
         "handle",
         "hooks",
@@ -70,8 +79,10 @@ class _Gradient:
         "name",
         "param",
         "request",
+        "sent",
         "sparse_dims",
         "strides",
+        "version",
         "view",
     )
 
@@ -83,12 +94,38 @@ class _Gradient:
         self.handle: Any = None
         self.lent: Any = None  # what is in flight instead of the view, and must be kept
         self.view: torch.Tensor | None = None
+        self.sent: torch.Tensor | None = None  # p.grad when it was submitted
+        self.version = 0  # its count of changes then
         self.request: Any = None
         self.is_missing = False  # this rank had none and sends zeros
         self.sparse_dims = 0  # of its last sparse gradient; 0: the last one was dense
         self.hooks: list[Any] = []
+        self.describe()
+
+    def describe(self) -> None:
+        """Takes note of what the parameter is like: `model.to(dtype)` changes it in place."""
+        param = self.param
         dense = is_dense(param)
         self.strides = param.stride() if dense else torch.empty(param.shape, device="meta").stride()
+        self.dtype, self.count = param.dtype, param.numel()
+
+    def has_changed(self) -> bool:
+        """Is the parameter not what it was? Then its request and memory are for something else."""
+        return self.param.dtype is not self.dtype or self.param.numel() != self.count
+
+    def note_sent(self) -> None:
+        """Remembers what `p.grad` is at submit."""
+        self.sent = self.param.grad
+        self.version = _version(self.sent)
+
+    def check_untouched(self) -> None:
+        """Errors: RuntimeError if the gradient was written or replaced while it was in flight.
+
+        Ranks would go on with a mixture of changed and reduced values, each with its own.
+        """
+        grad = self.param.grad
+        if grad is not self.sent or _version(grad) != self.version:
+            raise RuntimeError(_TOUCHED.format(self.name))
 
     def blank(self) -> torch.Tensor:
         """New memory for the gradient, in the order in which it is sent."""
@@ -119,6 +156,7 @@ class Reducer:
         self._domain = 0
         self._step = 0
         self._flying = 0
+        self._lost = ""  # a parameter that another reducer took over
 
     def adopt(self, named: list[tuple[str, torch.Tensor, int]]) -> None:
         """Takes care of (name, parameter, its group's index) from now on.
@@ -132,6 +170,7 @@ class Reducer:
             if not param.requires_grad:
                 self._frozen.append((name, param, group))
                 continue
+            self._take_over(name, param)
             gradient = _Gradient(name, param, group, self._terms.passes)
             gradient.hooks = [
                 param.register_hook(self._guard(gradient)),
@@ -144,15 +183,26 @@ class Reducer:
     def close(self) -> None:
         """Lets go of the parameters. What is in flight stays borrowed by the session."""
         for gradient in self._gradients:
-            for hook in gradient.hooks:
-                hook.remove()
-            if (
-                isinstance(gradient.handle, int)
-                and gradient.handle > 0
-                and self._session is not None
-            ):
-                self._session.borrowed[gradient.handle] = (gradient.lent, gradient.view)
+            self._let_go(gradient)
         self._gradients.clear()
+
+    def _let_go(self, gradient: _Gradient) -> None:
+        for hook in gradient.hooks:
+            hook.remove()
+        if isinstance(gradient.handle, int) and gradient.handle > 0 and self._session is not None:
+            self._session.borrowed[gradient.handle] = (gradient.lent, gradient.view)
+
+    def _take_over(self, name: str, param: torch.Tensor) -> None:
+        # A notebook's cell is run again and the earlier optimizer still lives somewhere: with the
+        # hooks of both, each gradient would be reduced twice.
+        for hook in list((param._post_accumulate_grad_hooks or {}).values()):
+            owner = getattr(hook, "hora_owner", lambda: None)()
+            if owner is None or owner is self:
+                continue
+            for gradient in [one for one in owner._gradients if one.param is param]:
+                owner._let_go(gradient)
+                owner._gradients.remove(gradient)
+                owner._lost = owner._lost or name
 
     @property
     def process_set(self) -> ProcessSet:
@@ -177,6 +227,11 @@ class Reducer:
         ended when an error is raised; the first one is. Ctrl-C leaves the rest in flight, and the
         next call goes on.
         """
+        if self._lost:
+            raise RuntimeError(
+                f"the parameter {self._lost} belongs to another DistributedOptimizer by now, made "
+                "later than this one; call step() of that one"
+            )
         if any(param.requires_grad for _, param, _ in self._frozen):
             again, self._frozen = self._frozen, []
             self.adopt(again)
@@ -190,7 +245,7 @@ class Reducer:
         for gradient in self._gradients:
             try:
                 self._wait(gradient)
-            except (_native.HoraError, ValueError) as failed:
+            except (RuntimeError, ValueError) as failed:
                 error = error or failed
                 gradient.handle = _ENDED
         self._land()
@@ -204,6 +259,8 @@ class Reducer:
             if gradient.handle is not None:
                 raise AssertionError(_TOO_MANY)
 
+        # Who saves a tensor with hooks is warned that they are not saved; these should not be.
+        refuse_while_in_flight.__torch_unserializable__ = True  # type: ignore[attr-defined]
         return refuse_while_in_flight
 
     def _collector(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
@@ -215,6 +272,7 @@ class Reducer:
                 self._join_session()
                 self._submit(gradient)
 
+        collect.hora_owner = weakref.ref(self)  # type: ignore[attr-defined]
         return collect
 
     def _enter_session(self) -> _native.Engine:
@@ -247,12 +305,13 @@ class Reducer:
         starts = [0, *itertools.accumulate(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]
         if not in_arena:
             return
-        memory = torch.frombuffer(engine.allocate(starts[-1]), dtype=torch.uint8)
-        for gradient, start, size in zip(in_arena, starts, sizes, strict=False):
-            part = memory[start : start + size].view(gradient.param.dtype)
-            gradient.view = part.as_strided(
-                gradient.param.shape, gradient.strides, part.storage_offset()
+        memory = engine.allocate(starts[-1])
+        for gradient, start in zip(in_arena, starts, strict=False):
+            # A storage of its own for each: copies and files hold whole storages.
+            part = torch.frombuffer(
+                memory, dtype=gradient.dtype, count=gradient.count, offset=start
             )
+            gradient.view = part.as_strided(gradient.param.shape, gradient.strides)
 
     def _request(self, engine: _native.Engine, gradient: _Gradient) -> _native.PreparedRequest:
         terms, param = self._terms, gradient.param
@@ -276,6 +335,8 @@ class Reducer:
         return f"allreduce.{gradient.name}{suffix}"
 
     def _submit(self, gradient: _Gradient) -> None:
+        if gradient.has_changed():
+            self._describe_again(gradient)
         with torch.no_grad():
             grad = gradient.param.grad
             if grad is None and gradient.sparse_dims:
@@ -290,11 +351,20 @@ class Reducer:
             memory = self._place(gradient, grad)
         rate = self._rate_of(gradient.group)
         gradient.handle = gradient.request.submit(memory.data_ptr(), rate, self._step)
+        gradient.note_sent()
         self._flying += 1
+
+    def _describe_again(self, gradient: _Gradient) -> None:
+        check(gradient.param)
+        gradient.describe()
+        gradient.request = gradient.view = None
+        assert self._session is not None
+        self._prepare(self._session.engine)
 
     def _submit_sparse(self, gradient: _Gradient, grad: torch.Tensor) -> None:
         terms, name = self._terms, self._name(gradient)
         gradient.handle = sparse_allreduce_async(grad, name, terms.op, terms.process_set)
+        gradient.note_sent()
         self._flying += 1
 
     def _place(self, gradient: _Gradient, grad: torch.Tensor | None) -> torch.Tensor:
@@ -329,6 +399,7 @@ class Reducer:
         if isinstance(handle, int):
             assert self._session is not None
             self._session.engine.wait(handle)
+            gradient.check_untouched()
             if gradient.lent is not None and gradient.lent[1] is not None:
                 gradient.lent[1].data.copy_(gradient.lent[0])
             # A frozen parameter with a gradient of zeros would still decay.
@@ -336,15 +407,21 @@ class Reducer:
                 if gradient.param.grad is not None and not gradient.param.grad.any():
                     gradient.param.grad = None
         else:
-            gradient.param.grad = synchronize(handle)
+            mean = synchronize(handle)
+            gradient.check_untouched()
+            gradient.param.grad = mean
         gradient.handle = _ENDED
 
     def _land(self) -> None:
         """Nothing is in flight any longer."""
         self._flying = 0
         for gradient in self._gradients:
-            gradient.handle = gradient.lent = None
+            gradient.handle = gradient.lent = gradient.sent = None
             gradient.countdown = self._terms.passes
+
+
+def _version(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor._version
 
 
 def _same_memory(grad: torch.Tensor, view: torch.Tensor) -> bool:
