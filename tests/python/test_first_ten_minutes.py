@@ -11,7 +11,7 @@ import warnings
 import pytest
 import torch
 from support import on_ranks
-from torch.optim import swa_utils
+from torch.optim import lr_scheduler, swa_utils
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -75,6 +75,66 @@ def test_a_distributed_sampler_and_a_metric_every_few_steps():
     assert all_seen == sorted(2 * list(range(0, 24, 2)))
 
 
+SCHEDULERS = {
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.5**epoch),
+    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.5),
+    "StepLR": lambda o: lr_scheduler.StepLR(o, 1),
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [1]),
+    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, total_iters=1),
+    "LinearLR": lambda o: lr_scheduler.LinearLR(o),
+    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.5),
+    "SequentialLR": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.ConstantLR(o), lr_scheduler.ExponentialLR(o, 0.5)], [1]
+    ),
+    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o),
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 3),
+    "ChainedScheduler": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.StepLR(o, 1)], optimizer=o
+    ),
+    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=0),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.25, 0.5, step_size_up=1),
+    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.5, total_steps=5),
+    "SWALR": lambda o: swa_utils.SWALR(o, 0.25),
+}
+
+
+def rates(scheduler, optimizer, model):
+    found = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        backward(model)
+        optimizer.step()
+        scheduler.step(*([1.0] if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau) else []))
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+@on_ranks(2)
+def test_every_learning_rate_scheduler_takes_the_wrapper_and_knows_that_it_stepped():
+    """Made after wrapping, or before and around the plain optimizer: same rates and no warning."""
+    kinds = {
+        name
+        for name, kind in vars(lr_scheduler).items()
+        if isinstance(kind, type) and issubclass(kind, lr_scheduler.LRScheduler)
+    }
+    assert kinds - {"LRScheduler", "_LRScheduler"} <= SCHEDULERS.keys()
+    for name, make in SCHEDULERS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.filterwarnings("ignore", "The epoch parameter", UserWarning)
+            model = network()
+            plain = sgd(model, momentum=0.5)
+            expected = rates(make(plain), plain, model)
+            model = network()
+            late = wrapped(model, sgd(model, momentum=0.5))
+            assert rates(make(late), late, model) == expected, name
+            model = network()
+            plain = sgd(model, momentum=0.5)
+            early = make(plain)
+            assert rates(early, wrapped(model, plain), model) == expected, name
+
+
 @on_ranks(2)
 def test_a_saved_gradient_takes_the_room_of_a_gradient():
     model = torch.nn.Sequential(torch.nn.Linear(1000, 100), torch.nn.Linear(100, 10))
@@ -131,6 +191,100 @@ def test_models_are_copied_and_saved_as_if_nobody_had_wrapped_them():
 
 
 @on_ranks(2)
+def test_the_state_of_a_wrapped_optimizer_goes_into_a_plain_one_and_back():
+    model = network()
+    optimizer = wrapped(model, torch.optim.Adam(model.parameters(), lr=0.125))
+    backward(model, 1.0 + hvd.rank())
+    optimizer.step()
+    checkpoint = read(file_of({"model": model.state_dict(), "optimizer": optimizer.state_dict()}))
+    other = network()
+    other.load_state_dict(checkpoint["model"])
+    plain = torch.optim.Adam(other.parameters())
+    plain.load_state_dict(checkpoint["optimizer"])
+    again = wrapped(other, plain)
+    for one, its in ((model, optimizer), (other, again)):
+        its.zero_grad()
+        backward(one, 1.0 + hvd.rank())
+        its.step()
+    for ours, theirs in zip(model.parameters(), other.parameters()):
+        assert torch.equal(ours, theirs)
+    optimizer.load_state_dict(again.state_dict())
+
+
+@on_ranks(2)
+def test_a_state_loaded_into_either_optimizer_is_in_both():
+    for loads in ("plain", "wrapper"):
+        model = network()
+        plain = sgd(model, momentum=0.5)
+        early = lr_scheduler.StepLR(plain, 1, 0.5)
+        optimizer = wrapped(model, plain)
+        backward(model)
+        optimizer.step()
+        state = copy.deepcopy(optimizer.state_dict())
+        state["param_groups"][0]["lr"] = 0.25
+        (plain if loads == "plain" else optimizer).load_state_dict(state)
+        assert optimizer.param_groups[0]["lr"] == plain.param_groups[0]["lr"] == 0.25
+        buffers = [one.state[model[0].weight]["momentum_buffer"] for one in (plain, optimizer)]
+        assert torch.equal(*buffers)
+        optimizer.step()
+        early.step()
+        assert optimizer.param_groups[0]["lr"] == 0.125
+
+
+@on_ranks(2)
+def test_hooks_of_steps_run_once_and_see_reduced_gradients():
+    model = network()
+    optimizer = wrapped(model)
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append(model[0].bias.grad[0].item()))
+    optimizer.register_step_post_hook(lambda *_: seen.append("after"))
+    for _ in range(2):
+        optimizer.load_state_dict(optimizer.state_dict())  # torch wraps steps that it does not know
+        optimizer.zero_grad()
+        backward(model, 1.0 + hvd.rank())
+        optimizer.step()
+    assert seen == [3.0, "after"] * 2
+
+
+@on_ranks(2)
+def test_a_copied_or_pickled_optimizer_is_a_plain_one():
+    model = network()
+    optimizer = wrapped(model, torch.optim.Adam(model.parameters(), lr=0.125))
+    backward(model)
+    optimizer.step()
+    with pytest.warns(UserWarning, match="plain Adam"):
+        copied_model, copied = copy.deepcopy((model, optimizer))
+    for other in (copied, pickle.loads(pickle.dumps(optimizer))):
+        assert type(other) is torch.optim.Adam
+        assert other.param_groups[0]["lr"] == 0.125
+        assert len(other.state) == len(optimizer.state) == 4
+    assert copied.param_groups[0]["params"][0] is copied_model[0].weight
+    before = model[0].weight.clone()
+    backward(copied_model)
+    copied.step()
+    assert torch.equal(model[0].weight, before)
+    backward(copied_model)
+    again = wrapped(copied_model, copied)
+    again.step()
+
+
+@on_ranks(2)
+def test_wrapping_twice_or_something_else_is_told():
+    model = network()
+    optimizer = wrapped(model)
+    with pytest.raises(ValueError, match="wrapped already.*notebook"):
+        hvd.DistributedOptimizer(optimizer)
+    with pytest.raises(TypeError, match="expected a torch.optim.Optimizer, got Sequential"):
+        hvd.DistributedOptimizer(model)
+    with pytest.raises(TypeError, match="got SGD"):
+        hvd.DistributedOptimizer(torch.optim.SGD)
+    with pytest.raises(ValueError, match=r"Sequential.*pass model.state_dict\(\)"):
+        hvd.broadcast_parameters(model, root_rank=0)
+    with pytest.raises(TypeError, match=r"got float; send torch.tensor\(0.5\)"):
+        hvd.allreduce(0.5)
+
+
+@on_ranks(2)
 def test_a_cell_that_wraps_again_takes_the_parameters_over():
     model = network()
     cell = (
@@ -153,6 +307,28 @@ def test_a_cell_that_wraps_again_takes_the_parameters_over():
     with pytest.raises(RuntimeError, match="0.weight belongs to another DistributedOptimizer"):
         namespace["kept"][0].step()
     assert hvd.broadcast_object(namespace["train"], 0, "a cell's function") is not None
+
+
+@on_ranks(2)
+def test_an_object_that_cannot_be_pickled_is_an_error_for_all():
+    stubborn = (i for i in range(3))
+    for call in (hvd.broadcast_object, hvd.allgather_object):
+        with pytest.raises(TypeError if hvd.rank() == 0 else ValueError, match="pickle"):
+            call(stubborn if hvd.rank() == 0 else "fine")
+        assert hvd.allgather_object(hvd.rank()) == [0, 1]
+
+
+@on_ranks(2)
+def test_the_plain_optimizer_does_not_step_on_gradients_in_flight():
+    model = network()
+    plain = sgd(model)
+    optimizer = wrapped(model, plain)
+    backward(model, 1.0 + hvd.rank())
+    with pytest.raises(RuntimeError, match="Call step.. of what DistributedOptimizer returned"):
+        plain.step()
+    optimizer.step()
+    assert torch.equal(model[0].bias.grad, torch.full((8,), 3.0))
+    plain.step()  # nothing is on its way
 
 
 @on_ranks(2)
@@ -181,6 +357,24 @@ def test_a_step_without_backward_moves_nothing():
     backward(model, 1.0 + hvd.rank())
     optimizer.step()
     assert torch.equal(model[0].weight.grad, torch.full((8, 6), 1.5))
+
+
+@on_ranks(2)
+def test_a_second_backward_pass_names_both_remedies():
+    model = network()
+    optimizer = wrapped(model)
+    loss = sum((p * p).sum() for p in model.parameters())
+    loss.backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="backward_passes_per_step.*DistributedOptimizer ret"):
+        loss.backward()
+    optimizer.step()
+    optimizer.set_backward_passes_per_step(2)
+    optimizer.zero_grad()
+    loss = sum((p * (1.0 + hvd.rank())).sum() for p in model.parameters())
+    loss.backward(retain_graph=True)
+    loss.backward()
+    optimizer.step()
+    assert torch.equal(model[0].bias.grad, torch.full((8,), 3.0))
 
 
 @on_ranks(2)
@@ -218,6 +412,20 @@ def test_layers_added_after_wrapping_join_by_a_group():
     backward(model, 1.0 + hvd.rank())
     optimizer.step()
     assert torch.equal(model[3].bias.grad, torch.full((1,), 9.0))
+
+
+@on_ranks(2)
+def test_a_group_added_to_the_plain_optimizer_is_reduced_too():
+    model = network()
+    plain = sgd(model)
+    optimizer = wrapped(model, plain)
+    model.append(torch.nn.Linear(1, 1))
+    plain.add_param_group({"params": model[3].parameters()})
+    for _ in range(2):
+        optimizer.zero_grad()
+        backward(model, 1.0 + hvd.rank())
+        optimizer.step()
+        assert torch.equal(model[3].bias.grad, torch.full((1,), 9.0))
 
 
 @on_ranks(2)
@@ -281,6 +489,66 @@ def test_evaluation_and_inference_mode_with_collectives():
         optimizer.step()
     buffers = hvd.allgather(model[1].running_mean.reshape(1, 4), name="buffers")
     assert buffers.shape == (2, 4)
+
+
+@on_ranks(2)
+def test_a_closure_gives_the_mean_loss_and_lbfgs_stays_together():
+    for options in ({}, {"line_search_fn": "strong_wolfe"}):
+        torch.manual_seed(3)
+        model = torch.nn.Linear(3, 1)
+        optimizer = wrapped(
+            model, torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=8, **options)
+        )
+        torch.manual_seed(10 + hvd.rank())
+        x, y = torch.randn(16, 3), torch.randn(16, 1)
+        calls = 0
+
+        def closure(model=model, optimizer=optimizer, x=x, y=y):
+            nonlocal calls
+            calls += 1
+            optimizer.zero_grad()
+            loss = (model(x) - y).square().mean()
+            loss.backward()
+            return loss
+
+        losses = [optimizer.step(closure).item() for _ in range(3)]
+        everywhere = hvd.allgather_object((calls, losses, model.weight.tolist()))
+        assert everywhere[0] == everywhere[1]
+        assert losses[-1] < losses[0]
+
+
+class Careful(torch.optim.SGD):
+    """Somebody's optimizer that decides by the loss."""
+
+    def step(self, closure=None):
+        loss = closure()
+        if loss < 1.75:
+            super().step()
+        return loss
+
+
+@on_ranks(2)
+def test_only_an_optimizer_that_may_decide_by_the_loss_gets_the_mean_of_it():
+    model = network()
+
+    def stepped(optimizer, loss):
+        def closure():
+            optimizer.zero_grad()
+            backward(model, 1.0 + hvd.rank())
+            return loss
+
+        return optimizer.step(closure)
+
+    own = 1.0 + hvd.rank()
+    optimizer = wrapped(model)
+    assert stepped(optimizer, torch.tensor(own)) == own
+    assert stepped(optimizer, "only here" if hvd.rank() == 0 else None) != own
+    optimizer = wrapped(model, Careful(model.parameters(), lr=0.5))
+    before = model[0].bias.clone()
+    for loss in (torch.tensor(own), own):
+        assert stepped(optimizer, loss) == 1.5
+    assert torch.equal(model[0].bias, before - 2 * 0.5 * 3.0)
+    assert stepped(wrapped(model), None) is None
 
 
 @on_ranks(2)

@@ -12,7 +12,7 @@ import torch
 
 from hora import runtime
 from hora.process_sets import ProcessSet, global_process_set
-from hora.torch.ops import allgather, broadcast_, broadcast_async_, synchronize
+from hora.torch.ops import allgather, allreduce, broadcast_, broadcast_async_, synchronize
 
 try:
     import cloudpickle as _pickler  # also takes lambdas and what __main__ defines
@@ -22,6 +22,22 @@ except ImportError:
 
 def _bytes_of(obj: Any) -> torch.Tensor:
     return torch.frombuffer(bytearray(_pickler.dumps(obj)), dtype=torch.uint8)
+
+
+def _try_bytes_of(obj: Any) -> tuple[torch.Tensor, Exception | None]:
+    try:
+        return _bytes_of(obj), None
+    except Exception as error:  # whatever the object's own methods raise; the peers are waiting
+        return torch.empty(0, dtype=torch.uint8), error
+
+
+def _check_pickled(lengths: list[int], ranks: list[int], own: Exception | None) -> None:
+    """A pickle has at least a byte: none says that its rank failed, to all alike."""
+    if own is not None:
+        raise own
+    failed = [rank for rank, length in zip(ranks, lengths, strict=True) if length == 0]
+    if failed:
+        raise ValueError(f"rank {failed[0]} could not pickle its object; its own error says why")
 
 
 def _as_bytes(data: torch.Tensor) -> bytes:
@@ -39,12 +55,16 @@ def broadcast_object(
     name: str | None = None,
     process_set: ProcessSet = global_process_set,
 ) -> Any:
-    """Root's `obj`, on all ranks. It is pickled, and read by peers of the same job only."""
+    """Root's `obj`, on all ranks. It is pickled, and read by peers of the same job only.
+
+    Errors: where root cannot pickle it, root has that error and the others a ValueError.
+    """
     prefix = f"{name or 'broadcast_object'}."
     is_root = runtime.rank() == root_rank
-    data = _bytes_of(obj) if is_root else None
+    data, error = _try_bytes_of(obj) if is_root else (None, None)
     length = torch.tensor([0 if data is None else data.numel()])
     broadcast_(length, root_rank, f"{prefix}size", process_set)
+    _check_pickled([int(length)], [root_rank], error)
     if data is None:
         data = torch.empty(int(length), dtype=torch.uint8)
     broadcast_(data, root_rank, f"{prefix}data", process_set)
@@ -65,15 +85,35 @@ def broadcast_object_fn(
 def allgather_object(
     obj: Any, name: str | None = None, process_set: ProcessSet = global_process_set
 ) -> list[Any]:
-    """Every rank's `obj`, in rank order."""
+    """Every rank's `obj`, in rank order.
+
+    Errors: where a rank cannot pickle its own, it has that error and the others a ValueError.
+    """
     prefix = name or "allgather_object"
-    data = _bytes_of(obj)
+    data, error = _try_bytes_of(obj)
     lengths = allgather(torch.tensor([data.numel()]), f"{prefix}.size", process_set)
+    _check_pickled(lengths.tolist(), process_set.ranks or [], error)
     joined = allgather(data, f"{prefix}.data", process_set)
     return [_object_of(part) for part in joined.split(lengths.tolist())]
 
 
+def mean_loss(loss: Any, process_set: ProcessSet) -> Any:
+    """The ranks' mean of a closure's loss, as the same type; what is no number stays as it is."""
+    if not process_set.included() or process_set.size() == 1:
+        return loss
+    terms: dict[str, Any] = {"compression": "none", "process_set": process_set}
+    if isinstance(loss, float):
+        sent = torch.tensor(loss, dtype=torch.float64)
+        return float(allreduce(sent, name="loss of a closure", **terms))
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1 and loss.is_floating_point():
+        return allreduce(loss.detach(), name="loss of a closure", **terms)
+    return loss
+
+
 def _named(params: Any) -> list[tuple[str, Any]]:
+    if isinstance(params, torch.nn.Module):
+        # Some modules can be iterated over, and their parts are no tensors.
+        raise ValueError(f"invalid params of type: {type(params)}; pass model.state_dict()")
     if isinstance(params, Mapping):
         return sorted(params.items())
     if isinstance(params, Iterable) and not isinstance(params, torch.Tensor | str):

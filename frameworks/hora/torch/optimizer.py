@@ -16,20 +16,23 @@ from hora import runtime
 from hora.constants import ReduceOp
 from hora.process_sets import ProcessSet, global_process_set
 from hora.torch.compression import Compression, Compressor, chain_of
+from hora.torch.functions import mean_loss
 from hora.torch.reducer import Reducer, Terms
+from hora.torch.wrapping import Portable, bind, check_optimizer, decides_by_loss, note_step
 
 
-class DistributedMixin:
+class DistributedMixin(Portable):
     """What `DistributedOptimizer` puts in front of the optimizer's own class."""
 
     _hora_reducer: Reducer
     _hora_should_synchronize: bool
     _hora_synchronized: bool
     _hora_is_scaled: bool
+    _hora_groups: int  # so many of the parameter groups are taken care of
 
     def synchronize(self) -> None:
         """Waits until every `p.grad` is the mean over the ranks. See `Reducer.synchronize`."""
-        self._hora_reducer.synchronize()
+        self._reduce()
         self._hora_synchronized = True
 
     @contextlib.contextmanager
@@ -49,8 +52,10 @@ class DistributedMixin:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """`synchronize()`, unless inside `skip_synchronize()`, and the optimizer's own step.
 
-        With a closure, gradients are reduced each time after it was called.
+        With a closure, gradients are reduced each time after it was called. An optimizer that
+        decides by the closure's loss, as LBFGS does, is given the mean.
         """
+        note_step(self)
         in_flight = self._hora_reducer.in_flight
         if self._hora_should_synchronize and (in_flight or not self._hora_is_scaled):
             if self._hora_synchronized and not in_flight:
@@ -67,6 +72,9 @@ class DistributedMixin:
                 closure = self._reducing(closure)
         self._hora_synchronized = self._hora_is_scaled = False
         return super().step(closure)  # type: ignore[misc]
+
+    # The class's own step runs the hooks of steps; torch, seeing none here, would add them again.
+    step.hooked = True  # type: ignore[attr-defined]
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -85,11 +93,24 @@ class DistributedMixin:
     def _step_supports_amp_scaling(self, supports: bool) -> None:
         self.__dict__["_step_supports_amp_scaling"] = supports
 
+    def _reduce(self) -> None:
+        self._adopt_new_groups()
+        self._hora_reducer.synchronize()
+
+    def _adopt_new_groups(self) -> None:
+        # They may have been added to the plain optimizer, which has the same list.
+        groups = range(self._hora_groups, len(self.param_groups))  # type: ignore[attr-defined]
+        if groups:
+            self._hora_groups = groups.stop
+            _adopt(self, _unnamed(self, groups))
+
     def _reducing(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def reduced() -> Any:
             loss = closure()
-            self._hora_reducer.synchronize()
-            return loss
+            self._reduce()
+            if not decides_by_loss(type(self._hora_plain)):
+                return loss
+            return mean_loss(loss, self._hora_reducer.process_set)
 
         return reduced
 
@@ -107,8 +128,7 @@ class DistributedMixin:
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the optimizer's; the same on all ranks."""
         super().add_param_group(param_group)  # type: ignore[misc]
-        index = len(self.param_groups) - 1  # type: ignore[attr-defined]
-        _adopt(self, _unnamed(self, [index]))
+        self._adopt_new_groups()
 
 
 def DistributedOptimizer(  # noqa: N802 (Horovod's name)
@@ -139,6 +159,7 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     Errors: ValueError for names that are missing or not unique, for groups that name a tensor
     twice, and for a `gradient_predivide_factor` with an op other than Average.
     """
+    check_optimizer(optimizer)
     if op == ReduceOp.ADASUM:
         raise NotImplementedError("op=Adasum does not exist yet; use op=Average")
     if gradient_predivide_factor != 1.0 and op != ReduceOp.AVERAGE:
@@ -177,10 +198,11 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
         rate = living.param_groups[group].get("lr", 0.0) if living is not None else 0.0
         return rate if isinstance(rate, float) else 0.0
 
-    wrapped._hora_reducer = Reducer(terms, rate_of)
+    reducer = wrapped._hora_reducer = Reducer(terms, rate_of)
+    bind(optimizer, wrapped, lambda: reducer.in_flight)
     weakref.finalize(wrapped, wrapped._hora_reducer.close).atexit = False
-    groups_of = range(len(optimizer.param_groups))
-    _adopt(wrapped, names if named_parameters is not None else _unnamed(wrapped, groups_of))
+    wrapped._hora_groups = len(optimizer.param_groups)
+    _adopt(wrapped, names)
     return wrapped
 
 

@@ -27,7 +27,9 @@ _TYPES = {code: dtype for dtype, code in CODES.items()}
 def check(tensor: torch.Tensor) -> None:
     """Errors: TypeError or ValueError for what can't be sent, and what to do instead."""
     if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"expected a torch.Tensor, got {type(tensor).__name__}")
+        kind = type(tensor).__name__
+        hint = f"; send torch.tensor({tensor!r})" if isinstance(tensor, int | float) else ""
+        raise TypeError(f"expected a torch.Tensor, got {kind}{hint}")
     if tensor.layout != torch.strided:
         raise ValueError(
             f"the tensor is {tensor.layout}: send tensor.to_dense(), or use sparse_allreduce_async"
