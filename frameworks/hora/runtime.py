@@ -7,6 +7,7 @@ the program did not. After `os.fork()` the child's calls raise an error that nam
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import pathlib
 import sys
@@ -107,6 +108,11 @@ def init(
         )
     if isinstance(process_sets, str) and process_sets.lower() != "dynamic":
         raise ValueError(f'init(process_sets="{process_sets}"): the only word allowed is "dynamic"')
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "hora.init() was reached while a child process (a DataLoader's worker, for example) "
+            'imports your program. Put what only ranks should run under if __name__ == "__main__":'
+        )
     with _lock:
         if _session is not None:
             _session.engine.check_health()
