@@ -1,0 +1,280 @@
+#include "launcher/roster.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace hora {
+namespace {
+
+constexpr int kMostDoublings = 10;
+
+}  // namespace
+
+RosterAction& Roster::act(RosterAction::Kind kind, int worker) {
+  RosterAction action;
+  action.kind = kind;
+  action.worker = worker;
+  action.epoch = epoch_;
+  actions_.push_back(std::move(action));
+  return actions_.back();
+}
+
+std::vector<RosterAction> Roster::take_actions() {
+  return std::exchange(actions_, {});
+}
+
+std::optional<int64_t> Roster::wake_at() const {
+  return wake_at_;
+}
+
+int Roster::count(bool (*of)(const Worker&)) const {
+  return static_cast<int>(std::count_if(workers_.begin(), workers_.end(),
+                                        [of](const auto& entry) { return of(entry.second); }));
+}
+
+int Roster::rank_of(int worker) const {
+  if (const auto found = workers_.find(worker); found != workers_.end()) return found->second.rank;
+  const auto found = last_ranks_.find(worker);
+  return found == last_ranks_.end() ? -1 : found->second;
+}
+
+bool Roster::is_dismissed(int worker) const {
+  const auto found = workers_.find(worker);
+  return found != workers_.end() && found->second.dismissed;
+}
+
+void Roster::slots(int64_t now, int count) {
+  slot_count_ = count;
+  if (slots_.size() < static_cast<size_t>(count)) slots_.resize(static_cast<size_t>(count));
+  update(now);
+}
+
+void Roster::asked(int64_t now, int worker, uint64_t ask) {
+  const auto found = workers_.find(worker);
+  if (found == workers_.end() || found->second.dismissed) return;
+  found->second.ask = ask;
+  update(now);
+}
+
+void Roster::ended(int64_t now, int number, bool well) {
+  const auto found = workers_.find(number);
+  if (found == workers_.end()) return;
+  const Worker worker = found->second;
+  workers_.erase(found);
+  Slot& slot = slots_[static_cast<size_t>(worker.slot)];
+  slot.worker = 0;
+  last_ranks_[number] = worker.rank;
+  if (!worker.dismissed && worker.member && well) {
+    ending_ = true;
+  } else if (!worker.dismissed) {
+    const int64_t doublings = std::min(slot.failures++, kMostDoublings);
+    slot.rests_until = now + std::min(options_.cooldown << doublings, options_.longest_cooldown);
+    if (first_failed_ == 0 && (worker.member || epoch_ == 0)) first_failed_ = number;
+    const int left = count([](const Worker& w) { return w.member; });
+    if (!ending_ && left > 0 && worker.member)
+      act(RosterAction::Kind::kSay).text = fmt::format(
+          "rank {} has failed; {} of epoch {} go on from their last commit", worker.rank,
+          left == 1 ? "the other rank" : fmt::format("{} ranks", left), epoch_);
+    if (!usable(slot) && !over_)
+      act(RosterAction::Kind::kSay).text =
+          fmt::format("slot {} has failed {} times and is not used again (--blacklist-after)",
+                      worker.slot, slot.failures);
+  }
+  update(now);
+}
+
+void Roster::tick(int64_t now) {
+  update(now);
+}
+
+void Roster::update(int64_t now) {
+  wake_at_.reset();
+  if (over_) return;
+  if (epoch_ > 0 && count([](const Worker& w) { return w.member; }) == 0) {
+    over_ = true;
+    if (!ending_)
+      fail(fmt::format("all ranks of epoch {} have failed: nobody has the state any longer",
+                       epoch_));
+    return;
+  }
+  drop_candidates(now);
+  start_workers(now);
+  if (begun_ && epoch_ == 0 && workers_.empty()) {
+    fail("all ranks have failed before they had met");
+    return;
+  }
+  try_to_meet(now);
+  ask_for_change();
+  watch_the_time(now);
+}
+
+void Roster::dismiss(int64_t now, int number, Worker& worker) {
+  worker.dismissed = true;
+  worker.member = false;
+  worker.stop_at = now + options_.grace;
+  if (worker.ask == 0) return;
+  act(RosterAction::Kind::kLeave, number).ask = std::exchange(worker.ask, 0);
+}
+
+/// Workers that are not members yet lose their place at once; members do when all meet again.
+void Roster::drop_candidates(int64_t now) {
+  int room_left = ending_ ? 0 : room() - count([](const Worker& w) { return w.member; });
+  for (auto& [number, worker] : workers_) {
+    if (!worker.dismissed && !worker.member && room_left-- <= 0) {
+      dismiss(now, number, worker);
+      worker.stop_at = now;
+    }
+    if (!worker.dismissed) continue;
+    if (worker.stop_at <= now) {
+      act(RosterAction::Kind::kStop, number);
+      worker.stop_at = now + std::max<int64_t>(options_.grace, 1'000'000'000);
+    }
+    wake_at_ = std::min(wake_at_.value_or(INT64_MAX), worker.stop_at);
+  }
+}
+
+void Roster::start_workers(int64_t now) {
+  if (ending_) return;
+  begun_ = begun_ || slot_count_ >= options_.start_ranks;
+  if (!begun_) return;
+  int wanted = room() - count([](const Worker& w) { return !w.dismissed; });
+  for (int i = 0; i < slot_count_ && wanted > 0; ++i) {
+    Slot& slot = slots_[static_cast<size_t>(i)];
+    if (slot.worker != 0 || !usable(slot)) continue;
+    --wanted;
+    if (slot.rests_until > now) {
+      wake_at_ = std::min(wake_at_.value_or(INT64_MAX), slot.rests_until);
+      continue;
+    }
+    slot.worker = ++last_worker_;
+    workers_[last_worker_].slot = i;
+    act(RosterAction::Kind::kStart, last_worker_);
+  }
+}
+
+/// The ranks of the current epoch have to meet again when they are more than slots, or when a
+/// new worker is ready: not earlier, so that nobody waits while it starts.
+void Roster::ask_for_change() {
+  if (epoch_ == 0 || ending_ || changed_ == epoch_) return;
+  const int members = count([](const Worker& w) { return w.member; });
+  const int new_ones = count([](const Worker& w) { return !w.member && w.ask != 0; });
+  if (members <= room() && new_ones == 0) return;
+  changed_ = epoch_;
+  act(RosterAction::Kind::kChange);
+}
+
+/// Has everybody asked on whom the next epoch depends? Before the first one that is every worker.
+bool Roster::may_meet() const {
+  bool any = false;
+  for (const auto& [number, worker] : workers_) {
+    if (worker.dismissed || (epoch_ > 0 && !worker.member)) continue;
+    if (worker.ask == 0) return false;
+    any = true;
+  }
+  return any;
+}
+
+std::vector<int> Roster::next_members() const {
+  std::vector<int> next;
+  for (const auto& [number, worker] : workers_)
+    if (!worker.dismissed && worker.ask != 0) next.push_back(number);
+  const auto order = [this](int number) {
+    const Worker& worker = workers_.at(number);
+    return std::pair(worker.member ? worker.rank : INT32_MAX, number);
+  };
+  std::sort(next.begin(), next.end(), [&](int a, int b) { return order(a) < order(b); });
+  if (!ending_ && next.size() > static_cast<size_t>(room()))
+    next.resize(static_cast<size_t>(room()));
+  return next;
+}
+
+void Roster::try_to_meet(int64_t now) {
+  if (!may_meet()) return;
+  const std::vector<int> next = next_members();
+  const int least = ending_ ? 1 : epoch_ == 0 ? options_.start_ranks : options_.min_ranks;
+  // A slot may have failed before the first meeting: then the minimum has to do.
+  const int enough = first_failed_ != 0 ? std::min(least, options_.min_ranks) : least;
+  if (static_cast<int>(next.size()) < enough) return;
+  if (epoch_ > options_.reset_limit) {
+    fail(fmt::format("the ranks have met again {} times, which is the limit (--reset-limit)",
+                     options_.reset_limit));
+    return;
+  }
+  ++epoch_;
+  waiting_since_ = -1;
+  first_failed_ = 0;
+  last_ranks_.clear();
+  for (auto& [number, worker] : workers_) {
+    const bool stays = std::find(next.begin(), next.end(), number) != next.end();
+    if (worker.member && !stays) dismiss(now, number, worker);
+    worker.member = stays;
+  }
+  const int size = static_cast<int>(next.size());
+  for (int rank = 0; rank < size; ++rank) {
+    const int number = next[static_cast<size_t>(rank)];
+    Worker& worker = workers_.at(number);
+    worker.rank = rank;
+    RosterAction& place = act(RosterAction::Kind::kPlace, number);
+    place.ask = std::exchange(worker.ask, 0);
+    place.rank = rank;
+    place.size = size;
+  }
+  if (epoch_ > 1)
+    act(RosterAction::Kind::kSay).text =
+        fmt::format("epoch {} begins with {} rank{}", epoch_, size, size == 1 ? "" : "s");
+}
+
+std::string Roster::why_too_few() const {
+  std::vector<std::string> reasons;
+  if (options_.slots_may_change) reasons.push_back(fmt::format("slots found: {}", slot_count_));
+  const auto lost =
+      std::count_if(slots_.begin(), slots_.end(), [this](const Slot& s) { return !usable(s); });
+  if (lost > 0) reasons.push_back(fmt::format("slots that failed too often: {}", lost));
+  std::vector<int> late;
+  for (const auto& [number, worker] : workers_)
+    if (worker.member && worker.ask == 0) late.push_back(worker.rank);
+  if (!late.empty() && late.size() < workers_.size())
+    reasons.push_back(
+        fmt::format("ranks that did not come to meet again: {}", fmt::join(late, ", ")));
+  return reasons.empty() ? "" : fmt::format(" ({})", fmt::join(reasons, "; "));
+}
+
+/// Fails the job if too few ranks are there for too long, or can never be.
+void Roster::watch_the_time(int64_t now) {
+  if (over_) return;
+  const int members = count([](const Worker& w) { return w.member; });
+  const bool asked = std::any_of(workers_.begin(), workers_.end(), [](const auto& entry) {
+    return entry.second.member && entry.second.ask != 0;
+  });
+  const bool too_few = !ending_ && (epoch_ == 0 || members < options_.min_ranks);
+  if (!asked && !too_few) {
+    waiting_since_ = -1;
+    return;
+  }
+  const int ready = count([](const Worker& w) { return !w.dismissed && w.ask != 0; });
+  int possible = 0;
+  for (const Slot& slot : slots_) possible += slot.worker != 0 || usable(slot) ? 1 : 0;
+  if (too_few && !options_.slots_may_change && possible < options_.min_ranks) {
+    fail(fmt::format("{} rank{} left, fewer than --min-np {}, and no slot to start another{}",
+                     members, members == 1 ? " is" : "s are", options_.min_ranks, why_too_few()));
+    return;
+  }
+  if (waiting_since_ < 0) waiting_since_ = now;
+  const int64_t until = waiting_since_ + options_.timeout;
+  if (now >= until)
+    fail(fmt::format("{} of at least {} ranks were ready to go on for {} s (--elastic-timeout){}",
+                     ready, epoch_ == 0 ? options_.start_ranks : options_.min_ranks,
+                     options_.timeout / 1'000'000'000, why_too_few()));
+  else
+    wake_at_ = std::min(wake_at_.value_or(INT64_MAX), until);
+}
+
+void Roster::fail(std::string text) {
+  over_ = failed_ = true;
+  act(RosterAction::Kind::kFail).text = std::move(text);
+}
+
+}  // namespace hora

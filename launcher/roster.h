@@ -1,0 +1,124 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace hora {
+
+/// How an elastic job behaves. Times in nanoseconds.
+struct RosterOptions {
+  int start_ranks = 1;  ///< training begins with at least so many
+  int min_ranks = 1, max_ranks = 1;
+  bool slots_may_change = false;  ///< a discovery script tells how many there are
+  int failures_allowed = 3;       ///< of a slot; after so many it is not used again
+  uint64_t reset_limit = UINT64_MAX;
+  int64_t timeout = 0;                   ///< for enough ranks to be ready
+  int64_t cooldown = 0;                  ///< of a slot after its first failure; doubles ...
+  int64_t longest_cooldown = INT64_MAX;  ///< ... each time, up to this
+  int64_t grace = 0;                     ///< for a rank that is no longer needed to end by itself
+};
+
+/// Something that the supervisor has to do.
+struct RosterAction {
+  enum class Kind {
+    kStart,   ///< a process for `worker`
+    kPlace,   ///< tell `worker`: it has `rank` of `size` in `epoch`; answers its ask number `ask`
+    kLeave,   ///< tell `worker`, as an answer to `ask`, that it is no longer needed
+    kChange,  ///< tell the ranks of `epoch` to meet again
+    kStop,    ///< end `worker`'s process
+    kSay,     ///< tell the user `text`
+    kFail,    ///< end the job, because of `text`
+  };
+  Kind kind = Kind::kSay;
+  int worker = 0;
+  uint64_t ask = 0;
+  uint32_t epoch = 0;
+  int rank = 0, size = 0;
+  std::string text;
+};
+
+/// Decides who takes part in an elastic job: which processes to start, when the ranks meet again,
+/// and who gets which rank. A pure state machine: events and the time go in, actions come out.
+///
+/// A *worker* is a process, numbered from 1 and never again; a *slot* is a place where one can run,
+/// and remembers failures (a member keeps its process when another slot goes away);
+/// a *member* is a worker that has a rank in the current epoch. A new epoch begins when all members
+/// that live have asked for it. Ranks follow the old ones, so rank 0 is a member with the state,
+/// and workers that never were members come last.
+class Roster {
+ public:
+  explicit Roster(const RosterOptions& options) : options_(options) {}
+
+  // Events.
+  void slots(int64_t now, int count);  ///< so many may be used from now on
+  void asked(int64_t now, int worker, uint64_t ask);
+  void ended(int64_t now, int worker, bool well);
+  void tick(int64_t now);
+
+  /// What to do, in this order; each is given once.
+  std::vector<RosterAction> take_actions();
+  /// When to call tick() even if nothing happens.
+  std::optional<int64_t> wake_at() const;
+
+  /// No member is left, or the job has failed: the supervisor stops the rest.
+  bool over() const { return over_; }
+  /// With over(): every member of the last epoch ended well.
+  bool succeeded() const { return over_ && !failed_ && first_failed_ == 0; }
+  /// The worker that failed first in the last epoch; 0: none.
+  int first_failed() const { return first_failed_; }
+  uint32_t epoch() const { return epoch_; }
+  /// A worker's rank in the epoch it was last in; -1 before that.
+  int rank_of(int worker) const;
+  /// Is this process no longer needed, so that its end is no failure?
+  bool is_dismissed(int worker) const;
+
+ private:
+  struct Worker {
+    int slot = 0;
+    uint64_t ask = 0;  ///< not answered yet; 0: none
+    int rank = -1;
+    bool member = false;     ///< of the current epoch
+    bool dismissed = false;  ///< not needed any more; its end is no failure
+    bool running = true;
+    int64_t stop_at = 0;  ///< if dismissed
+  };
+  struct Slot {
+    int failures = 0;
+    int64_t rests_until = 0;
+    int worker = 0;  ///< 0: free
+  };
+
+  void update(int64_t now);
+  void dismiss(int64_t now, int number, Worker& worker);
+  void drop_candidates(int64_t now);
+  void start_workers(int64_t now);
+  void ask_for_change();
+  bool may_meet() const;
+  std::vector<int> next_members() const;
+  void try_to_meet(int64_t now);
+  void watch_the_time(int64_t now);
+  void fail(std::string text);
+  bool usable(const Slot& slot) const { return slot.failures < options_.failures_allowed; }
+  int room() const { return std::min(slot_count_, options_.max_ranks); }
+  int count(bool (*of)(const Worker&)) const;
+  std::string why_too_few() const;
+  RosterAction& act(RosterAction::Kind kind, int worker = 0);
+
+  const RosterOptions options_;
+  std::map<int, Worker> workers_;  ///< those that run, by number
+  std::map<int, int> last_ranks_;  ///< of workers that have ended, while it matters
+  std::vector<Slot> slots_;
+  int slot_count_ = 0, last_worker_ = 0;
+  uint32_t epoch_ = 0, changed_ = 0;  ///< the latter: told to end
+  bool begun_ = false, ending_ = false, over_ = false, failed_ = false;
+  int first_failed_ = 0;
+  int64_t waiting_since_ = -1;
+  std::optional<int64_t> wake_at_;
+  std::vector<RosterAction> actions_;
+};
+
+}  // namespace hora

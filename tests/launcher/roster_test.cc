@@ -1,0 +1,309 @@
+// Goal: an elastic job begins, goes on, grows, shrinks and ends as its options say, whatever order
+// things happen in. Method: events into a Roster with a clock turned by hand; exact actions out;
+// random histories, whose laws hold at every step.
+#include "launcher/roster.h"
+
+#include <algorithm>
+#include <random>
+#include <set>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+namespace hora {
+namespace {
+
+using Kind = RosterAction::Kind;
+constexpr int64_t kSecond = 1'000'000'000;
+
+RosterOptions options_for(int start, int least, int most) {
+  RosterOptions options;
+  options.start_ranks = start;
+  options.min_ranks = least;
+  options.max_ranks = most;
+  options.slots_may_change = true;
+  options.timeout = 600 * kSecond;
+  options.cooldown = 5 * kSecond;
+  options.grace = 15 * kSecond;
+  return options;
+}
+
+/// What the roster said, as text: "start 1", "place 1 0/2 epoch 1", "change 1", ...
+std::vector<std::string> taken(Roster& roster) {
+  std::vector<std::string> texts;
+  for (const RosterAction& action : roster.take_actions()) {
+    switch (action.kind) {
+      case Kind::kStart:
+        texts.push_back(fmt::format("start {}", action.worker));
+        break;
+      case Kind::kPlace:
+        texts.push_back(fmt::format("place {} {}/{} epoch {}", action.worker, action.rank,
+                                    action.size, action.epoch));
+        break;
+      case Kind::kLeave:
+        texts.push_back(fmt::format("leave {}", action.worker));
+        break;
+      case Kind::kChange:
+        texts.push_back(fmt::format("change {}", action.epoch));
+        break;
+      case Kind::kStop:
+        texts.push_back(fmt::format("stop {}", action.worker));
+        break;
+      case Kind::kSay:
+        break;
+      case Kind::kFail:
+        texts.push_back("fail: " + action.text);
+        break;
+    }
+  }
+  return texts;
+}
+
+using Texts = std::vector<std::string>;
+
+/// Three workers that have met in epoch 1.
+Roster three(const RosterOptions& options) {
+  Roster roster(options);
+  roster.slots(0, 3);
+  for (int worker = 1; worker <= 3; ++worker) roster.asked(0, worker, 1);
+  EXPECT_EQ(taken(roster), (Texts{"start 1", "start 2", "start 3", "place 1 0/3 epoch 1",
+                                  "place 2 1/3 epoch 1", "place 3 2/3 epoch 1"}));
+  return roster;
+}
+
+TEST(Roster, BeginsWhenThereAreEnoughSlotsAndEveryWorkerHasAsked) {
+  Roster roster(options_for(2, 2, 4));
+  roster.slots(0, 1);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.slots(0, 3);
+  EXPECT_EQ(taken(roster), (Texts{"start 1", "start 2", "start 3"}));
+  roster.asked(0, 3, 1);
+  roster.asked(0, 1, 1);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.asked(0, 2, 1);
+  EXPECT_EQ(taken(roster),
+            (Texts{"place 1 0/3 epoch 1", "place 2 1/3 epoch 1", "place 3 2/3 epoch 1"}));
+}
+
+TEST(Roster, SurvivorsMeetAgainAtOnceAndKeepTheirOrder) {
+  Roster roster = three(options_for(3, 2, 3));
+  roster.ended(kSecond, 1, false);
+  EXPECT_EQ(taken(roster), Texts{});  // its slot rests
+  roster.asked(kSecond, 3, 2);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.asked(kSecond, 2, 2);
+  EXPECT_EQ(taken(roster), (Texts{"place 2 0/2 epoch 2", "place 3 1/2 epoch 2"}));
+}
+
+TEST(Roster, AReplacementJoinsWhenItIsReadyAndNotBefore) {
+  Roster roster = three(options_for(3, 2, 3));
+  roster.ended(kSecond, 2, false);
+  for (const int worker : {1, 3}) roster.asked(kSecond, worker, 2);
+  (void)roster.take_actions();
+  EXPECT_EQ(roster.wake_at(), 6 * kSecond);
+  roster.tick(6 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{"start 4"});
+  roster.asked(9 * kSecond, 4, 1);
+  EXPECT_EQ(taken(roster), Texts{"change 2"});
+  for (const int worker : {3, 1}) roster.asked(10 * kSecond, worker, 3);
+  EXPECT_EQ(taken(roster),
+            (Texts{"place 1 0/3 epoch 3", "place 3 1/3 epoch 3", "place 4 2/3 epoch 3"}));
+}
+
+TEST(Roster, WithTooFewSurvivorsTheReplacementIsWaitedFor) {
+  Roster roster = three(options_for(3, 3, 3));
+  roster.ended(kSecond, 2, false);
+  for (const int worker : {1, 3}) roster.asked(kSecond, worker, 2);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.tick(6 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{"start 4"});
+  roster.asked(9 * kSecond, 4, 1);
+  EXPECT_EQ(taken(roster),
+            (Texts{"place 1 0/3 epoch 2", "place 3 1/3 epoch 2", "place 4 2/3 epoch 2"}));
+}
+
+TEST(Roster, TooFewForTooLongEndsTheJob) {
+  Roster roster = three(options_for(3, 3, 3));
+  roster.slots(0, 2);  // rank 2 has no place any longer
+  EXPECT_EQ(taken(roster), Texts{"change 1"});
+  for (int worker = 1; worker <= 3; ++worker) roster.asked(kSecond, worker, 2);
+  roster.tick(600 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{});
+  EXPECT_EQ(roster.wake_at(), 601 * kSecond);
+  roster.tick(601 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{"fail: 3 of at least 3 ranks were ready to go on for 600 s "
+                                 "(--elastic-timeout) (slots found: 2)"});
+  EXPECT_TRUE(roster.over());
+  EXPECT_FALSE(roster.succeeded());
+}
+
+TEST(Roster, FewerSlotsDismissTheLastRanks) {
+  Roster roster = three(options_for(3, 1, 3));
+  roster.slots(0, 2);
+  EXPECT_EQ(taken(roster), Texts{"change 1"});
+  for (const int worker : {3, 2, 1}) roster.asked(kSecond, worker, 2);
+  EXPECT_EQ(taken(roster), (Texts{"leave 3", "place 1 0/2 epoch 2", "place 2 1/2 epoch 2"}));
+  EXPECT_TRUE(roster.is_dismissed(3));
+  roster.tick(16 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{"stop 3"});  // it had its time
+  roster.ended(17 * kSecond, 3, false);
+  for (const int worker : {1, 2}) roster.ended(20 * kSecond, worker, true);
+  EXPECT_TRUE(roster.succeeded());
+}
+
+TEST(Roster, ASlotThatFailsAgainAndAgainIsNotUsedAnyMore) {
+  RosterOptions options = options_for(3, 2, 3);
+  options.failures_allowed = 2;
+  Roster roster = three(options);
+  roster.ended(0, 3, false);
+  for (const int worker : {1, 2}) roster.asked(0, worker, 2);
+  (void)roster.take_actions();
+  roster.tick(5 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{"start 4"});
+  roster.ended(6 * kSecond, 4, false);
+  roster.tick(1000 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{});
+  EXPECT_FALSE(roster.wake_at());
+}
+
+TEST(Roster, ASlotRestsTwiceAsLongEachTimeUpToALimit) {
+  RosterOptions options = options_for(2, 1, 2);
+  options.failures_allowed = 10;
+  options.longest_cooldown = 12 * kSecond;
+  Roster roster(options);
+  roster.slots(0, 2);
+  for (const int worker : {1, 2}) roster.asked(0, worker, 1);
+  (void)roster.take_actions();
+  int64_t now = 0;
+  int worker = 2;
+  for (const int64_t rest : {5, 10, 12, 12}) {
+    roster.ended(now, worker++, false);
+    if (worker == 3) roster.asked(now, 1, 2);
+    (void)roster.take_actions();
+    EXPECT_EQ(roster.wake_at(), now + rest * kSecond);
+    roster.tick(now + rest * kSecond - 1);
+    EXPECT_EQ(taken(roster), Texts{});
+    roster.tick(now += rest * kSecond);
+    EXPECT_EQ(taken(roster), Texts{fmt::format("start {}", worker)});
+  }
+}
+
+TEST(Roster, NoSlotLeftForTheMinimumEndsTheJobAtOnce) {
+  RosterOptions options = options_for(3, 3, 3);
+  options.slots_may_change = false;
+  options.failures_allowed = 1;
+  Roster roster = three(options);
+  roster.ended(0, 2, false);
+  EXPECT_EQ(taken(roster),
+            Texts{"fail: 2 ranks are left, fewer than --min-np 3, and no slot to start another "
+                  "(slots that failed too often: 1)"});
+  EXPECT_EQ(roster.first_failed(), 2);
+}
+
+TEST(Roster, WhenAllMembersFailTheJobEndsAndDoesNotBeginAnew) {
+  Roster roster = three(options_for(3, 1, 3));
+  for (const int worker : {2, 1, 3}) roster.ended(0, worker, false);
+  EXPECT_EQ(taken(roster),
+            Texts{"fail: all ranks of epoch 1 have failed: nobody has the state any longer"});
+  EXPECT_EQ(roster.first_failed(), 2);
+  EXPECT_FALSE(roster.succeeded());
+}
+
+TEST(Roster, WhenAllFailBeforeTheyMeetTheJobEnds) {
+  Roster roster(options_for(2, 2, 2));
+  roster.slots(0, 2);
+  (void)roster.take_actions();
+  for (const int worker : {1, 2}) roster.ended(0, worker, false);
+  EXPECT_EQ(taken(roster), Texts{"fail: all ranks have failed before they had met"});
+}
+
+TEST(Roster, OnceARankHasFinishedNobodyIsStartedAndTheMinimumNoLongerCounts) {
+  Roster roster = three(options_for(3, 3, 3));
+  roster.ended(0, 1, true);
+  roster.ended(0, 2, false);
+  roster.asked(kSecond, 3, 2);
+  EXPECT_EQ(taken(roster), Texts{"place 3 0/1 epoch 2"});
+  roster.tick(100 * kSecond);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.ended(101 * kSecond, 3, true);
+  EXPECT_TRUE(roster.succeeded());
+}
+
+TEST(Roster, ThereIsALimitToMeetingAgain) {
+  RosterOptions options = options_for(3, 1, 3);
+  options.reset_limit = 1;
+  Roster roster = three(options);
+  roster.ended(0, 3, false);
+  for (const int worker : {1, 2}) roster.asked(0, worker, 2);
+  EXPECT_EQ(taken(roster), (Texts{"place 1 0/2 epoch 2", "place 2 1/2 epoch 2"}));
+  roster.ended(0, 2, false);
+  roster.asked(0, 1, 3);
+  EXPECT_EQ(taken(roster), Texts{"fail: the ranks have met again 1 times, which is the limit "
+                                 "(--reset-limit)"});
+}
+
+TEST(Roster, InRandomHistoriesEveryEpochIsWholeAndNoWorkerIsForgotten) {
+  for (unsigned seed = 1; seed <= 300; ++seed) {
+    std::mt19937 random(seed);
+    RosterOptions options = options_for(2, 2, 4);
+    options.failures_allowed = 50;
+    Roster roster(options);
+    std::set<int> running;
+    std::map<int, bool> asked;
+    std::map<int, uint64_t> asks;
+    std::set<int> members;
+    int64_t now = 0;
+    for (int step = 0; step < 200 && !roster.over(); ++step) {
+      now += static_cast<int64_t>(random() % 3) * kSecond;
+      const auto pick = [&]() -> int {
+        if (running.empty()) return 0;
+        return *std::next(running.begin(), static_cast<int>(random() % running.size()));
+      };
+      const int worker = pick();
+      switch (random() % 8) {
+        case 0:
+          roster.slots(now, static_cast<int>(2 + random() % 4));
+          break;
+        case 1:
+          if (worker == 0 || running.size() < 3) break;
+          running.erase(worker), members.erase(worker), asked.erase(worker);
+          roster.ended(now, worker, false);
+          break;
+        case 2:
+          roster.tick(now);
+          break;
+        default:
+          if (worker == 0 || asked[worker]) break;
+          asked[worker] = true;
+          roster.asked(now, worker, ++asks[worker]);
+      }
+      int size = 0, placed = 0;
+      for (const RosterAction& action : roster.take_actions()) {
+        if (action.kind == Kind::kStart) {
+          EXPECT_TRUE(running.insert(action.worker).second) << "seed " << seed;
+        } else if (action.kind == Kind::kPlace) {
+          EXPECT_TRUE(running.count(action.worker) && asked[action.worker]) << "seed " << seed;
+          EXPECT_EQ(action.ask, asks[action.worker]) << "seed " << seed;
+          EXPECT_EQ(action.rank, placed++) << "seed " << seed;
+          if (action.rank == 0 && !members.empty()) {
+            EXPECT_TRUE(members.count(action.worker)) << "seed " << seed;
+          }
+          size = action.size;
+          asked[action.worker] = false;
+          if (action.rank == 0) members.clear();
+          members.insert(action.worker);
+        } else if (action.kind == Kind::kStop || action.kind == Kind::kLeave) {
+          EXPECT_TRUE(roster.is_dismissed(action.worker) || !running.count(action.worker));
+        }
+      }
+      EXPECT_EQ(placed, size) << "seed " << seed;
+      EXPECT_LE(size, options.max_ranks);
+      if (size > 0) {
+        EXPECT_GE(size, options.min_ranks) << "seed " << seed;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace hora
