@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -37,8 +38,10 @@ Result<std::shared_ptr<Store>> connect_store(const std::string& address,
 /// connections.
 class StoreServer {
  public:
+  /// Told of every new key, from the server's thread; must return soon.
+  using Watch = std::function<void(std::string_view key)>;
   /// `path` should be in a directory that only this user may enter.
-  static Result<std::unique_ptr<StoreServer>> start(const std::string& path);
+  static Result<std::unique_ptr<StoreServer>> start(const std::string& path, Watch watch = {});
   virtual ~StoreServer() = default;
   virtual std::string address() const = 0;  ///< for connect_store() and HORA_STORE
 };

@@ -40,8 +40,11 @@ struct Connection {
 
 class Server : public StoreServer {
  public:
-  Server(std::string path, Descriptor listener, Descriptor stop)
-      : path_(std::move(path)), listener_(std::move(listener)), stop_(std::move(stop)) {
+  Server(std::string path, Descriptor listener, Descriptor stop, Watch watch)
+      : path_(std::move(path)),
+        listener_(std::move(listener)),
+        stop_(std::move(stop)),
+        watch_(std::move(watch)) {
     // Signals belong to the program's own threads.
     sigset_t all, before;
     ::sigfillset(&all);
@@ -164,6 +167,7 @@ class Server : public StoreServer {
                    fmt::format("store: no room for {}: {} bytes in all at most", key, kMaxValues));
     value_bytes_ += key.size() + value.size() + kNode;
     const auto entry = values_.emplace(key, value).first;
+    if (watch_) watch_(key);
     for (const auto& other : connections_) {
       if (!other->waiting || other->key != key) continue;
       other->waiting = false;
@@ -222,6 +226,7 @@ class Server : public StoreServer {
   // Constant after construction.
   const std::string path_;
   const Descriptor listener_, stop_;
+  const Watch watch_;
   std::thread thread_;
 
   // Of the server's thread.
@@ -239,7 +244,7 @@ Status no_server(const std::string& path) {
 
 }  // namespace
 
-Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& path) {
+Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& path, Watch watch) {
   const auto where = store_wire::socket_address("unix:" + path);
   if (!where)
     return Status(Code::kInvalidArgument,
@@ -254,7 +259,7 @@ Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& path)
       ::listen(listener.get(), SOMAXCONN) != 0)
     return no_server(path);
   return std::unique_ptr<StoreServer>(
-      std::make_unique<Server>(path, std::move(listener), std::move(stop)));
+      std::make_unique<Server>(path, std::move(listener), std::move(stop), std::move(watch)));
 }
 
 }  // namespace hora

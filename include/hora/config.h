@@ -19,7 +19,8 @@ struct Config {
   int cross_rank = 0, cross_size = 1;  ///< this host among the hosts
   std::string store;                   ///< "unix:/path"; empty: alone
   std::string job;                     ///< names the job in logs and sockets
-  uint32_t epoch = 1;                  ///< which start within the job; every rank counts alike
+  int worker = 0;      ///< in an elastic job, this process's number from 1; the rank changes
+  uint32_t epoch = 1;  ///< which start within the job; every rank counts alike
 
   std::string backend;      ///< auto, shm, gloo
   std::string compression;  ///< the default chain
@@ -29,6 +30,7 @@ struct Config {
   uint64_t cache_capacity = 0;
   double start_timeout = 0, failure_timeout = 0, stall_warning = 0, stall_abort = 0;  ///< seconds
   double spin = 0;                                                                    ///< seconds
+  double elastic_timeout = 0;                                                         ///< seconds
   uint64_t seed = 0;
   std::string log_level;  ///< trace, debug, info, warning, error, off
 
