@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <deque>
 #include <optional>
 #include <string_view>
 
@@ -38,6 +39,7 @@ struct Stream {
 };
 
 struct RankProcess {
+  int worker = 0;  // in an elastic job
   pid_t pid = -1;
   bool running = false;
   int wait_status = 0;
@@ -78,8 +80,12 @@ std::vector<char*> pointers(const std::vector<std::string>& texts) {
 
 class Job {
  public:
-  Job(const JobPlan& plan, const Clock& clock) : plan_(plan), clock_(clock) {
-    ranks_.resize(plan.ranks.size());
+  Job(const JobPlan& plan, const Clock& clock, Asks* asks, std::shared_ptr<Store> store)
+      : plan_(plan), clock_(clock) {
+    if (plan.elastic)
+      elastic_ = std::make_unique<Elastic>(*plan.elastic, *asks, std::move(store), hands(), clock);
+    else
+      ranks_.resize(plan.ranks.size());
   }
 
   int run() {
@@ -95,8 +101,7 @@ class Job {
       finish();
       return 1;
     }
-    while (std::any_of(ranks_.begin(), ranks_.end(), [](const auto& rank) { return rank.running; }))
-      step();
+    while (any_running() || (elastic_ && !elastic_->over() && stops_ == 0)) step();
     finish();
     return result();
   }
@@ -104,12 +109,53 @@ class Job {
  private:
   enum class Stage { kRunning, kGrace, kTerminating, kKilled };
 
+  bool any_running() const {
+    return std::any_of(ranks_.begin(), ranks_.end(), [](const auto& rank) { return rank.running; });
+  }
+
   Status start_all() {
-    for (size_t i = 0; i < ranks_.size(); ++i) HORA_TRY(start(i));
+    if (elastic_) elastic_->attend();
+    for (size_t i = 0; i < ranks_.size() && !elastic_; ++i) {
+      if (plan_.prefix) ranks_[i].prefix = fmt::format("[{}] ", i);
+      HORA_TRY(start(i, plan_.ranks[i]));
+    }
     return {};
   }
 
-  Status start(size_t index) {
+  Elastic::Hands hands() {
+    Elastic::Hands hands;
+    hands.start = [this](int worker) { return start_worker(worker); };
+    hands.kill = [this](int worker, int signal) {
+      if (const RankProcess* const rank = process_of(worker); rank && rank->running)
+        ::kill(-rank->pid, signal);
+    };
+    hands.place = [this](int worker, int rank) {
+      if (RankProcess* const process = process_of(worker); process && plan_.prefix)
+        process->prefix = fmt::format("[{}] ", rank);
+    };
+    hands.say = [this](std::string_view text) { say(text); };
+    return hands;
+  }
+
+  RankProcess* process_of(int worker) {
+    const auto is_it = [worker](const RankProcess& rank) { return rank.worker == worker; };
+    const auto found = std::find_if(ranks_.begin(), ranks_.end(), is_it);
+    return found == ranks_.end() ? nullptr : &*found;
+  }
+
+  Status start_worker(int worker) {
+    // Only the last words of the rank that may end the job are still of interest.
+    for (RankProcess& rank : ranks_)
+      if (!rank.running && rank.worker != elastic_->first_failed()) rank.tail = {};
+    RankProcess& rank = ranks_.emplace_back();
+    rank.worker = worker;
+    if (plan_.prefix) rank.prefix = "[new] ";
+    RankCommand command = plan_.ranks[0];
+    command.environment.push_back(fmt::format("HORA_WORKER={}", worker));
+    return start(ranks_.size() - 1, command);
+  }
+
+  Status start(size_t index, const RankCommand& command) {
     RankProcess& rank = ranks_[index];
     int out[2], err[2];
     if (::pipe2(out, O_CLOEXEC) != 0) return cannot_start(index);
@@ -121,12 +167,10 @@ class Job {
     for (const int end : {out[0], err[0]}) ::fcntl(end, F_SETFL, O_NONBLOCK);
     rank.out.outlet = &stdout_;
     rank.err.outlet = &stderr_;
-    if (plan_.prefix) rank.prefix = fmt::format("[{}] ", index);
     // A rank is not the terminal's foreground process: reading from it would stop the rank.
-    const bool reads = index == 0 && ::isatty(STDIN_FILENO) == 0;
+    const bool reads = index == 0 && !elastic_ && ::isatty(STDIN_FILENO) == 0;
     const Descriptor in(reads ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
                               : ::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    const RankCommand& command = plan_.ranks[index];
     const auto arguments = pointers(command.arguments), variables = pointers(command.environment);
     const pid_t parent = ::getpid();
     const pid_t pid = ::fork();
@@ -159,15 +203,37 @@ class Job {
     }
     for (const Outlet* outlet : {&stdout_, &stderr_})
       if (outlet->pending()) entries.push_back({outlet->descriptor(), POLLOUT, 0});
-    if (::poll(entries.data(), entries.size(), deadline_ ? deadline_->poll_milliseconds() : -1) >
-        0) {
+    if (supervises()) elastic_->add_to(entries);
+    if (::poll(entries.data(), entries.size(), poll_milliseconds()) > 0) {
       for (size_t i = 0; i < streams.size(); ++i)
         if (entries[i + 1].revents) read(*streams[i]);
       if (entries[0].revents) take_signals();
     }
+    if (supervises()) elastic_->attend();
+    if (elastic_ && elastic_->over()) end_elastic();
     stdout_.pump();
     stderr_.pump();
     if (deadline_ && deadline_->passed()) escalate();
+  }
+
+  /// Does the roster still decide, and not the job's end?
+  bool supervises() const { return elastic_ && !elastic_->over() && stops_ == 0; }
+
+  int poll_milliseconds() const {
+    const int ours = deadline_ ? deadline_->poll_milliseconds() : -1;
+    const int theirs = supervises() ? elastic_->poll_milliseconds() : -1;
+    return ours < 0 || theirs < 0 ? std::max(ours, theirs) : std::min(ours, theirs);
+  }
+
+  /// Nobody is left who trains: those who wait or start are not needed, or cannot go on.
+  void end_elastic() {
+    if (stage_ != Stage::kRunning) return;
+    for (size_t i = 0; i < ranks_.size() && !first_failed_; ++i)
+      if (ranks_[i].worker == elastic_->first_failed()) first_failed_ = i;
+    failed_before_stop_ = true;
+    stage_ = Stage::kTerminating;
+    deadline_.emplace(clock_, kTerminateTime);
+    kill_all(SIGTERM);
   }
 
   RankProcess& owner_of(const Stream& stream) {
@@ -239,11 +305,19 @@ class Job {
       if (rank != ranks_.end() && failed) ::kill(-rank->pid, SIGKILL);
       int wait_status = 0;
       ::waitpid(ended.si_pid, &wait_status, 0);
+      if (elastic_ && elastic_->reaped(ended.si_pid, wait_status)) continue;
       if (rank == ranks_.end()) continue;  // an orphan of a rank, adopted
       rank->running = false;
       rank->wait_status = wait_status;
+      const auto index = static_cast<size_t>(rank - ranks_.begin());
+      if (elastic_) {
+        if (!supervises()) continue;
+        if (failed && !elastic_->is_dismissed(rank->worker)) say(fate(index));
+        elastic_->ended(rank->worker, !failed);
+        continue;
+      }
       if (failed && !first_failed_) {
-        first_failed_ = static_cast<size_t>(rank - ranks_.begin());
+        first_failed_ = index;
         failed_before_stop_ = stopped_by_ == 0;
         if (stage_ == Stage::kRunning) {
           stage_ = Stage::kGrace;
@@ -265,14 +339,21 @@ class Job {
     }
   }
 
+  std::string name_of(size_t index) const {
+    if (!elastic_) return fmt::format("rank {}", index);
+    const int rank = elastic_->rank_of(ranks_[index].worker);
+    return rank < 0 ? "a rank without a number yet" : fmt::format("rank {}", rank);
+  }
+
   std::string fate(size_t index) const {
     const RankProcess& rank = ranks_[index];
+    const std::string who = name_of(index);
     if (WIFEXITED(rank.wait_status))
-      return fmt::format("rank {} (pid {}) exited with code {}", index, rank.pid,
+      return fmt::format("{} (pid {}) exited with code {}", who, rank.pid,
                          WEXITSTATUS(rank.wait_status));
     const int signal = WTERMSIG(rank.wait_status);
     const char* const name = ::sigdescr_np(signal);
-    return fmt::format("rank {} (pid {}) was killed by signal {} ({})", index, rank.pid, signal,
+    return fmt::format("{} (pid {}) was killed by signal {} ({})", who, rank.pid, signal,
                        name ? name : "unknown");
   }
 
@@ -322,7 +403,7 @@ class Job {
     const auto& lines = ranks_[*first_failed_].tail.lines();
     const std::string what = fate(*first_failed_);
     if (ranks_.size() > 1 && !lines.empty()) {
-      say(fmt::format("rank {} failed first; its last {} lines of stderr:", *first_failed_,
+      say(fmt::format("{} failed first; its last {} lines of stderr:", name_of(*first_failed_),
                       lines.size()));
       for (const std::string& line : lines)
         stderr_.add(ranks_[*first_failed_].prefix, {line, false});
@@ -332,7 +413,7 @@ class Job {
 
   int result() const {
     if (stopped_by_ != 0) return 128 + stopped_by_;
-    if (!first_failed_) return 0;
+    if (!first_failed_) return elastic_ && !elastic_->succeeded() ? 1 : 0;
     const int status = ranks_[*first_failed_].wait_status;
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   }
@@ -341,7 +422,8 @@ class Job {
   const Clock& clock_;
   Descriptor signals_;
   Outlet stdout_{STDOUT_FILENO}, stderr_{STDERR_FILENO};
-  std::vector<RankProcess> ranks_;  // never resized: streams are found by address
+  std::deque<RankProcess> ranks_;  // streams are found by address
+  std::unique_ptr<Elastic> elastic_;
   Stage stage_ = Stage::kRunning;
   std::optional<Deadline> deadline_;
   std::optional<size_t> first_failed_;
@@ -352,8 +434,8 @@ class Job {
 
 }  // namespace
 
-int run_job(const JobPlan& plan, const Clock& clock) {
-  return Job(plan, clock).run();
+int run_job(const JobPlan& plan, const Clock& clock, Asks* asks, std::shared_ptr<Store> store) {
+  return Job(plan, clock, asks, std::move(store)).run();
 }
 
 }  // namespace hora

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "launcher/elastic.h"
 #include "runtime/clock.h"
 
 namespace hora {
@@ -15,7 +18,8 @@ struct RankCommand {
 };
 
 struct JobPlan {
-  std::vector<RankCommand> ranks;
+  std::vector<RankCommand> ranks;  ///< elastic: one, for all; gets HORA_WORKER
+  std::optional<ElasticPlan> elastic;
   bool prefix = true;                 ///< "[rank] " before each line
   std::chrono::milliseconds grace{};  ///< for the others to end by themselves when one has failed
 };
@@ -23,7 +27,9 @@ struct JobPlan {
 /// Starts the ranks and supervises them until all have ended, then kills what they left behind.
 /// Runs in the child of run_guarded(). Returns the exit code: 0 if all ranks ended well; 128 +
 /// signal if one stopped the job; else that of the first rank that failed, whose last lines of
-/// stderr are repeated at the end.
-int run_job(const JobPlan& plan, const Clock& clock);
+/// stderr are repeated at the end. `asks` and `store` are for elastic jobs, in which a rank that
+/// fails does not end the job as long as enough others go on.
+int run_job(const JobPlan& plan, const Clock& clock, Asks* asks = nullptr,
+            std::shared_ptr<Store> store = nullptr);
 
 }  // namespace hora

@@ -15,6 +15,7 @@
 
 #include "hora/config.h"
 #include "launcher/cores.h"
+#include "launcher/elastic_options.h"
 #include "launcher/guard.h"
 #include "runtime/log.h"
 #include "runtime/quantity.h"
@@ -37,6 +38,7 @@ Examples:
                                                compress gradients
   horarun -np 2 -x HORA_LOG_LEVEL=info python train.py
                                                with a variable set
+  horarun -np 4 --min-np 2 python train.py     go on without ranks that die (docs/elastic.md)
   horarun -np 8 --dry-run python train.py      show what would be started
   hora settings                                all settings
   hora doctor                                  what this machine can do
@@ -56,7 +58,7 @@ size_t program_index(const CLI::App& app, const std::vector<std::string>& argume
     const bool is_short = argument[1] != '-';
     if (is_short && argument.size() > 2) continue;  // -n4
     const CLI::Option* const option = app.get_option_no_throw(argument);
-    if (option && option->get_items_expected_max() > 0) ++i;
+    if (option) i += static_cast<size_t>(option->get_items_expected_max());
   }
   return std::min(i, arguments.size());
 }
@@ -70,6 +72,7 @@ struct SettingFlag {
 constexpr SettingFlag kSettingFlags[] = {
     {"--compression", "HORA_COMPRESSION", "Chain that compresses gradients"},
     {"--backend", "HORA_BACKEND", "How bytes move: auto, shm or gloo"},
+    {"--elastic-timeout", "HORA_ELASTIC_TIMEOUT", "How long to wait for --min-np ranks (600s)"},
     {"--failure-timeout", "HORA_FAILURE_TIMEOUT", "A rank silent for this long is lost (10s)"},
     {"--log-level", "HORA_LOG_LEVEL", "trace, debug, info, warning, error or off"},
 };
@@ -109,17 +112,23 @@ std::vector<std::string> rank_environment(const RunOptions& options,
     const std::string name(name_in(variable));
     variables[name] = variable.substr(name.size() + 1);
   }
-  const std::string number = std::to_string(rank), count = std::to_string(options.ranks);
+  const std::string number = std::to_string(rank);
+  const std::string count = std::to_string(options.elastic ? 1 : options.ranks);
   for (const char* name : {"HORA_RANK", "HORA_LOCAL_RANK", "RANK", "LOCAL_RANK"})
     variables[name] = number;
   for (const char* name : {"HORA_SIZE", "HORA_LOCAL_SIZE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
     variables[name] = count;
+  if (options.elastic)  // told when an epoch begins, and different in each
+    for (const char* name : {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HORA_WORKER"})
+      variables.erase(name);
   variables["HORA_CROSS_RANK"] = "0";
   variables["HORA_CROSS_SIZE"] = "1";
   variables["HORA_STORE"] = surroundings.store;
   variables["HORA_JOB"] = surroundings.job;
+  const bool bounded = options.elastic && options.discovery_script.empty();
+  const int sharers = bounded ? options.max_ranks : options.ranks;
   variables.try_emplace("OMP_NUM_THREADS",
-                        std::to_string(std::max(1, surroundings.cores / options.ranks)));
+                        std::to_string(std::max(1, surroundings.cores / sharers)));
   // Python would keep lines back, since a pipe is not a terminal.
   variables.try_emplace("PYTHONUNBUFFERED", "1");
   std::vector<std::string> result;
@@ -190,6 +199,8 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
       ->take_all();
   for (const SettingFlag& flag : kSettingFlags)
     app.add_option(flag.flag, flags[flag.variable], flag.help)->type_name(flag.variable);
+  ElasticOptions elastic;
+  elastic.add_to(app, options);
   app.add_option("--grace", grace, "Time for the others to end when one rank failed (15s)")
       ->type_name("TIME");
   app.add_flag("--no-prefix", no_prefix, "Do not put [rank] before each line of output");
@@ -216,7 +227,10 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
     return mistake(program, error.what());
   }
 
-  if (app.count("--np") == 0) return mistake(program, "how many ranks? Give -np N, such as -np 2");
+  if (const std::string wrong = elastic.check(app, options); !wrong.empty())
+    return mistake(program, wrong);
+  if (app.count("--np") == 0 && !options.elastic)
+    return mistake(program, "how many ranks? Give -np N, such as -np 2");
   if (options.ranks < 1)
     return mistake(program, fmt::format("-np {}: expected at least 1 rank", options.ranks));
   if (options.command.empty())
@@ -241,9 +255,11 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   JobPlan plan;
   plan.prefix = options.prefix;
   plan.grace = std::chrono::milliseconds(static_cast<int64_t>(options.grace * 1000));
-  for (int rank = 0; rank < options.ranks; ++rank)
+  for (int rank = 0; rank < (options.elastic ? 1 : options.ranks); ++rank)
     plan.ranks.push_back({{}, options.command, rank_environment(options, surroundings, rank)});
-  HORA_TRY(Config::parse(plan.ranks[0].environment).status());
+  const Result<Config> config = Config::parse(plan.ranks[0].environment);
+  HORA_TRY(config.status());
+  if (options.elastic) plan.elastic = elastic_plan(options, config.value());
   Result<std::string> program = find_program(options.command[0], plan.ranks[0].environment);
   HORA_TRY(program.status());
   for (RankCommand& rank : plan.ranks) rank.program = program.value();
@@ -256,7 +272,9 @@ std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings)
   std::string text;
   for (size_t i = 0; i < plan.ranks.size(); ++i) {
     const RankCommand& rank = plan.ranks[i];
-    text += fmt::format("# rank {}\n", i);
+    text += plan.elastic ? fmt::format("# each of {} to {} ranks\n", plan.elastic->roster.min_ranks,
+                                       plan.elastic->roster.max_ranks)
+                         : fmt::format("# rank {}\n", i);
     for (const std::string& variable : rank.environment) {
       if (before.count(variable) > 0) continue;
       const std::string name(name_in(variable));
@@ -293,7 +311,10 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
 
   const SystemClock clock;
   return run_guarded(clock, [&](const std::string& directory) {
-    const auto server = StoreServer::start(directory + "/store");
+    Asks asks;
+    StoreServer::Watch watch;
+    if (options.elastic) watch = [&asks](std::string_view key) { asks.see(key); };
+    const auto server = StoreServer::start(directory + "/store", watch);
     if (!server.ok()) {
       log.error("{}", server.status().message());
       return 1;
@@ -301,7 +322,10 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
     surroundings.store = server.value()->address();
     const Result<JobPlan> plan = make_plan(options, surroundings);
     if (!plan.ok()) return complain(program, plan.status());
-    return run_job(plan.value(), clock);
+    if (!options.elastic) return run_job(plan.value(), clock);
+    const auto store = connect_store(surroundings.store, std::chrono::seconds(10));
+    if (!store.ok()) return complain(program, store.status());
+    return run_job(plan.value(), clock, &asks, store.value());
   });
 }
 

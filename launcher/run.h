@@ -17,6 +17,15 @@ struct RunOptions {
   double grace = 15;                   ///< seconds
   std::vector<std::string> variables;  ///< NAME=VALUE; from -x and from flags that are settings
   std::vector<std::string> command;    ///< the program and its arguments
+
+  // Ranks may come and go.
+  bool elastic = false;
+  int min_ranks = 0, max_ranks = 0;
+  std::string discovery_script;  ///< a command for /bin/sh; empty: max_ranks slots for good
+  int slots_per_host = 1;
+  int failures_allowed = 3;
+  double cooldown = 5, longest_cooldown = 300;  ///< seconds
+  int64_t reset_limit = -1;                     ///< -1: none
 };
 
 /// A command line that starts nothing: what to print, and the exit code.

@@ -62,6 +62,37 @@ TEST(ParseRun, FlagsThatAreSettingsBecomeVariables) {
   EXPECT_EQ(options.grace, 0.5);
 }
 
+TEST(ParseRun, BoundsMakeAJobElastic) {
+  EXPECT_FALSE(options_of({"-np", "2", "p"}).elastic);
+  const RunOptions least = options_of({"-np", "4", "--min-np", "2", "p"});
+  EXPECT_TRUE(least.elastic);
+  EXPECT_EQ(least.ranks, 4);
+  EXPECT_EQ(least.min_ranks, 2);
+  EXPECT_EQ(least.max_ranks, 4);
+  const RunOptions scripted = options_of(
+      {"--min-num-proc", "2", "--host-discovery-script", "cat hosts", "--blacklist-cooldown-range",
+       "1", "2min", "--blacklist-after", "5", "--reset-limit=7", "p", "1", "2"});
+  EXPECT_EQ(scripted.ranks, 2);
+  EXPECT_EQ(scripted.max_ranks, 4096);
+  EXPECT_EQ(scripted.discovery_script, "cat hosts");
+  EXPECT_EQ(scripted.cooldown, 1);
+  EXPECT_EQ(scripted.longest_cooldown, 120);
+  EXPECT_EQ(scripted.command, (std::vector<std::string>{"p", "1", "2"}));
+  EXPECT_EQ(scripted.failures_allowed, 5);
+  EXPECT_EQ(scripted.reset_limit, 7);
+}
+
+TEST(ParseRun, ExplainsWrongBounds) {
+  EXPECT_NE(mistake({"--min-np", "3", "--max-np", "2", "p"}).find("1 <= min <= np <= max"),
+            std::string::npos);
+  EXPECT_NE(mistake({"-np", "1", "--min-np", "2", "p"}).find("--min-np 2, -np 1"),
+            std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "--reset-limit", "1", "p"}).find("--min-np"), std::string::npos);
+  EXPECT_NE(mistake({"--min-np", "2", "--blacklist-cooldown-range", "2", "1", "p"})
+                .find("two times such as"),
+            std::string::npos);
+}
+
 TEST(ParseRun, ExplainsAWrongCommandLine) {
   EXPECT_NE(mistake({"p"}).find("-np N"), std::string::npos);
   EXPECT_NE(mistake({"-np", "0", "p"}).find("at least 1"), std::string::npos);
