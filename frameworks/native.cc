@@ -1,6 +1,7 @@
 // The extension module hora._native: one rank's engine, seen from Python. It includes no
 // framework's header: tensors come as addresses, results go as buffers.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
@@ -15,6 +16,7 @@
 
 #include "frameworks/calls.h"
 #include "frameworks/errors.h"
+#include "frameworks/membership.h"
 #include "frameworks/owner.h"
 #include "frameworks/terms.h"
 #include "hora/config.h"
@@ -51,6 +53,23 @@ class Session {
   static Session start(uint32_t earlier_starts) {
     Config config = take(Config::from_environment());
     config.epoch += earlier_starts;
+    return start(config);
+  }
+
+  /// In an elastic job, where the launcher has given this process a place.
+  static Session start_at(uint32_t epoch, int rank, int size) {
+    Config config = take(Config::from_environment());
+    config.epoch = epoch;
+    config.rank = config.local_rank = rank;
+    config.size = config.local_size = size;
+    config.cross_rank = 0;
+    config.cross_size = 1;
+    // All others were there a moment ago: who does not come soon is lost.
+    config.start_timeout = std::min(config.start_timeout, config.failure_timeout);
+    return start(config);
+  }
+
+  static Session start(const Config& config) {
     Result<std::unique_ptr<Engine>> engine = [&] {
       const nb::gil_scoped_release unlocked;
       return Engine::start(config);
@@ -225,8 +244,10 @@ auto from_world(Field field) {
 
 void define_session(nb::module_& m) {
   nb::class_<Session>(m, "Engine", "One rank's share of the runtime.")
-      .def_static("start", &Session::start, nb::arg("earlier_starts") = 0,
-                  "Meets the other ranks, as the environment says.")
+      .def_static("start", nb::overload_cast<uint32_t>(&Session::start),
+                  nb::arg("earlier_starts") = 0, "Meets the other ranks, as the environment says.")
+      .def_static("start_at", &Session::start_at, nb::arg("epoch"), nb::arg("rank"),
+                  nb::arg("size"), "Meets the other ranks of an epoch of an elastic job.")
       .def_static("start_local", &Session::start_local, nb::arg("size"),
                   "Ranks for threads of this process.")
       .def_prop_ro("rank", from_world(&World::rank))
@@ -297,6 +318,7 @@ NB_MODULE(_native, m) {
   nb::set_leak_warnings(false);
   hora::define_exceptions(m);
   hora::define_session(m);
+  hora::define_membership(m);
   m.def("settings", &hora::describe_settings,
         "(name, type, default, range, help, Horovod's name) of every environment variable.");
 }

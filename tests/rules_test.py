@@ -160,7 +160,7 @@ def environment(files: Files) -> Iterator[str]:
     )
 
 
-EXTENSION = ("native.cc", "calls.cc", "errors.cc", "owner.h", "terms.h")
+EXTENSION = ("native.cc", "calls.cc", "errors.cc", "membership.cc", "owner.h", "terms.h")
 
 
 def exceptions(files: Files) -> Iterator[str]:

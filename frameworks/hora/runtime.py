@@ -31,8 +31,9 @@ class Session:
     what was lent to requests that nobody has waited for yet.
     """
 
-    def __init__(self, engine: _native.Engine) -> None:
+    def __init__(self, engine: _native.Engine, watch: _Watch | None = None) -> None:
         self.engine = engine
+        self.watch = watch
         self.borrowed: dict[int, Any] = {}
         self.calls = _native.Calls(engine)  # what was called before, by name
         self.process_sets: dict[int, ProcessSet] = {}
@@ -63,6 +64,27 @@ class Session:
             self.engine.shutdown()
         finally:
             self._stacks.join()
+            if self.watch is not None:
+                self.watch.end()
+
+
+class _Watch:
+    """Waits, on rank 0 of an epoch of an elastic job, until the launcher wants the ranks to meet
+    again. Its own thread, so that asking `wanted` costs nothing."""
+
+    def __init__(self, membership: _native.Membership, epoch: int) -> None:
+        self.wanted = False
+        self._membership = membership
+        self._epoch = epoch
+        self._thread = threading.Thread(target=self._wait, name="hora-elastic", daemon=True)
+        self._thread.start()
+
+    def _wait(self) -> None:
+        self.wanted = self._membership.await_change(self._epoch)
+
+    def end(self) -> None:
+        self._membership.leave(self._epoch)
+        self._thread.join()
 
 
 def _stack_of_main_thread() -> str:
@@ -80,6 +102,10 @@ _session: Session | None = None
 _lock = threading.Lock()
 # Ranks that meet again must not find what they left in the store when they met before.
 _starts = 0
+# Of an elastic job; opened by the first init().
+_membership: _native.Membership | None = None
+# An epoch in which somebody dies before all have met is given up, and the launcher makes another.
+_MEETINGS = 10
 
 
 def session() -> Session:
@@ -99,8 +125,11 @@ def init(
 
     Errors: ValueError names a variable that makes no sense; HoraError names the ranks that are
     missing after HORA_START_TIMEOUT.
+
+    In an elastic job it waits until the launcher has a place for this process; SystemExit if there
+    will be none.
     """
-    global _session, _starts
+    global _session
     if comm is not None:
         raise ValueError(
             "init(comm=...): Hora takes its ranks from the launcher; start a smaller job, or use "
@@ -117,13 +146,45 @@ def init(
         if _session is not None:
             _session.engine.check_health()
             return
-        _starts += 1
-        _session = Session(_native.Engine.start(_starts - 1))
+        _session = _start()
     if process_sets and not isinstance(process_sets, str):
         from hora.process_sets import add_process_set
 
         for process_set in process_sets:
             add_process_set(process_set)
+
+
+def _start() -> Session:
+    global _starts, _membership
+    if _membership is None:
+        _membership = _native.Membership.open()
+    if _membership is None:
+        _starts += 1
+        return Session(_native.Engine.start(_starts - 1))
+    for last in range(1, _MEETINGS + 1):
+        try:
+            epoch, rank, size = _membership.next_place()
+        except _native.Shutdown:
+            raise SystemExit(0) from None  # the job has fewer slots now
+        try:
+            engine = _native.Engine.start_at(epoch, rank, size)
+        except (_native.PeerLost, _native.Timeout, _native.Unavailable):
+            if last == _MEETINGS:
+                raise
+            continue
+        return Session(engine, _Watch(_membership, epoch) if rank == 0 else None)
+    raise AssertionError
+
+
+def is_elastic() -> bool:
+    """May ranks of this job come and go? Known after `init()`."""
+    return _membership is not None
+
+
+def change_wanted() -> bool:
+    """On rank 0 of an elastic job: does the launcher want the ranks to meet again?"""
+    watch = session().watch
+    return watch is not None and watch.wanted
 
 
 def shutdown() -> None:

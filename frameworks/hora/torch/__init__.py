@@ -2,6 +2,7 @@
 
 from hora import *  # noqa: F403
 from hora import __all__ as _common
+from hora.torch import elastic
 from hora.torch.compression import Compression, Compressor
 from hora.torch.functions import (
     allgather_object,
@@ -76,6 +77,7 @@ __all__ = [
     "broadcast_optimizer_state",
     "broadcast_parameters",
     "convert_sync_batchnorm",
+    "elastic",
     "grouped_allgather",
     "grouped_allgather_async",
     "grouped_allreduce",

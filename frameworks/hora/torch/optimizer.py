@@ -263,5 +263,6 @@ def _unnamed(optimizer: Any, groups: Iterable[int]) -> list[tuple[str, torch.Ten
 
 def _adopt(wrapped: Any, named: list[tuple[str, torch.Tensor, int]]) -> None:
     process_set = wrapped._hora_reducer.process_set
-    if process_set.included() and process_set.size() > 1:
+    # Alone now; but others may join.
+    if process_set.included() and (process_set.size() > 1 or runtime.is_elastic()):
         wrapped._hora_reducer.adopt(named)

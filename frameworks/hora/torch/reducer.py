@@ -212,7 +212,7 @@ class Reducer:
     @property
     def in_flight(self) -> bool:
         """Was a gradient submitted that `synchronize` did not return yet?"""
-        return self._flying > 0
+        return self._flying > 0 and self._session is runtime._session
 
     def set_passes(self, passes: int) -> None:
         """How many backward passes make a gradient, from the next one on."""
@@ -256,7 +256,7 @@ class Reducer:
     def _guard(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
         # Autograd adds to p.grad before the hook below runs: too late to refuse.
         def refuse_while_in_flight(_: torch.Tensor) -> None:
-            if gradient.handle is not None:
+            if gradient.handle is not None and self._session is runtime._session:
                 raise AssertionError(_TOO_MANY)
 
         # Who saves a tensor with hooks is warned that they are not saved; these should not be.
@@ -265,6 +265,8 @@ class Reducer:
 
     def _collector(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
         def collect(_: torch.Tensor) -> None:
+            if self._session is not runtime._session:
+                self._join_session()
             if gradient.handle is not None:
                 raise AssertionError(_TOO_MANY)
             gradient.countdown -= 1
