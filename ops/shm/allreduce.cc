@@ -18,7 +18,7 @@
 namespace hora::shm {
 namespace {
 
-constexpr size_t kSmallBytes = 16 << 10;
+constexpr size_t kSmallBytes = 1 << 10;  // above, arenas and streaming stores pay
 constexpr size_t kDirectMembers = 4;
 constexpr size_t kStreamBytes = 8 << 20;  // results larger than this won't be in the cache anyway
 constexpr size_t kPauseBytes = 1 << 20;   // touched between two looks at other work
