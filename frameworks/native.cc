@@ -18,6 +18,7 @@
 #include "frameworks/errors.h"
 #include "frameworks/membership.h"
 #include "frameworks/owner.h"
+#include "frameworks/prepared_request.h"
 #include "frameworks/terms.h"
 #include "hora/config.h"
 #include "hora/engine.h"
@@ -141,6 +142,8 @@ class Session {
 
   void wait(Handle handle) const { check(owner_->wait(handle, nullptr)); }
 
+  nb::list wait_all(nb::list handles) const { return hora::wait_all(*owner_, handles); }
+
   /// Waits, and gives (list of (buffer or None, dtype, shape), received splits, value).
   nb::tuple fetch(Handle handle) const {
     Outcome outcome;
@@ -211,32 +214,6 @@ class Session {
   Request scratch_;
 };
 
-/// A request that is submitted again each step, in place, on memory that may move.
-class PreparedRequest {
- public:
-  PreparedRequest(const Session& session, unsigned op, unsigned dtype, nb::tuple shape,
-                  nb::str name, unsigned reduce, SetId set, double prescale, double postscale,
-                  nb::str chain, int16_t priority, uint16_t domain)
-      : owner_(session.owner()) {
-    assign_terms(request_, {op, reduce, set, 0, prescale, postscale, priority, domain}, name,
-                 chain);
-    request_.inputs.resize(1);
-    assign_tensor(request_.inputs[0], 0, dtype_of(dtype), shape);
-    request_.outputs = request_.inputs;
-  }
-
-  Handle submit(uintptr_t data, float lr, uint64_t step) {
-    request_.inputs[0].data = request_.outputs[0].data = reinterpret_cast<void*>(data);
-    request_.lr = lr;
-    request_.step = step;
-    return take(owner_->use().submit(request_));
-  }
-
- private:
-  std::shared_ptr<Owner> owner_;
-  Request request_;
-};
-
 template <class Field>
 auto from_world(Field field) {
   return [field](const Session& session) { return session.engine().world().*field; };
@@ -270,6 +247,7 @@ void define_session(nb::module_& m) {
       .def("submit_group", &Session::submit_group)
       .def("submit_control", &Session::submit_control)
       .def("wait", &Session::wait, nb::arg("handle"))
+      .def("wait_all", &Session::wait_all, nb::arg("handles"))
       .def("fetch", &Session::fetch, nb::arg("handle"))
       .def("poll", &Session::poll, nb::arg("handle"))
       .def("flush", &Session::flush, nb::arg("domain"))
@@ -282,9 +260,17 @@ void define_session(nb::module_& m) {
       .def("ask", &Session::ask)
       .def("counters", &Session::counters);
   nb::class_<PreparedRequest>(m, "PreparedRequest", "A request that is submitted each step.")
-      .def(nb::init<const Session&, unsigned, unsigned, nb::tuple, nb::str, unsigned, SetId, double,
-                    double, nb::str, int16_t, uint16_t>())
-      .def("submit", &PreparedRequest::submit);
+      .def("__init__",
+           [](PreparedRequest* self, const Session& session, unsigned op, unsigned dtype,
+              nb::tuple shape, nb::str name, unsigned reduce, SetId set, double prescale,
+              double postscale, nb::str chain, int16_t priority, uint16_t domain) {
+             const Terms terms{op, reduce, set, 0, prescale, postscale, priority, domain};
+             new (self) PreparedRequest(session.owner(), terms, dtype, shape, name, chain);
+           })
+      .def("submit", &PreparedRequest::submit)
+      .def("submit_gradient", &PreparedRequest::submit_gradient)
+      .def_prop_rw("view", &PreparedRequest::view, &PreparedRequest::set_view,
+                   nb::for_setter(nb::arg("view").none()));
   nb::class_<Calls>(m, "Calls", "In-place allreduces made before, which take a short way.")
       .def("__init__",
            [](Calls* self, const Session& session) { new (self) Calls(session.owner()); })

@@ -40,8 +40,9 @@ _TOUCHED = (
 )
 # Slices of the arena begin at cache lines.
 _ALIGNMENT = 64
-# In the place of a handle: its request has ended, those of other gradients may not have.
-_ENDED = -1
+# In the place of a handle: its request has ended; and `p.grad` is the result, too. Those of other
+# gradients may not have.
+_ARRIVED, _ENDED = 0, -1
 
 
 class Terms:
@@ -83,7 +84,6 @@ class _Gradient:
         "sparse_dims",
         "strides",
         "version",
-        "view",
     )
 
     def __init__(self, name: str, param: torch.Tensor, group: int, passes: int) -> None:
@@ -93,7 +93,6 @@ class _Gradient:
         self.countdown = passes
         self.handle: Any = None
         self.lent: Any = None  # what is in flight instead of the view, and must be kept
-        self.view: torch.Tensor | None = None
         self.sent: torch.Tensor | None = None  # p.grad when it was submitted
         self.version = 0  # its count of changes then
         self.request: Any = None
@@ -101,6 +100,11 @@ class _Gradient:
         self.sparse_dims = 0  # of its last sparse gradient; 0: the last one was dense
         self.hooks: list[Any] = []
         self.describe()
+
+    @property
+    def view(self) -> torch.Tensor | None:
+        """Its slice of the arena; only the request holds it."""
+        return self.request.view if self.request is not None else None
 
     def describe(self) -> None:
         """Takes note of what the parameter is like: `model.to(dtype)` changes it in place."""
@@ -239,12 +243,15 @@ class Reducer:
         for gradient in self._gradients:
             if gradient.handle is None:
                 self._submit(gradient)
-        if self._session is not None:
-            self._session.engine.flush(self._domain)
+        assert self._session is not None
+        self._session.engine.flush(self._domain)
+        failures = dict(self._wait_all(self._session.engine))
         error = None
-        for gradient in self._gradients:
+        for index, gradient in enumerate(self._gradients):
             try:
-                self._wait(gradient)
+                if index in failures:
+                    raise failures[index]
+                self._take(gradient)
             except (RuntimeError, ValueError) as failed:
                 error = error or failed
                 gradient.handle = _ENDED
@@ -252,6 +259,14 @@ class Reducer:
         self._step += 1
         if error is not None:
             raise error
+
+    def _wait_all(self, engine: _native.Engine) -> list[tuple[int, Exception]]:
+        handles = [gradient.handle for gradient in self._gradients]
+        try:
+            return engine.wait_all(handles)
+        finally:
+            for gradient, handle in zip(self._gradients, handles, strict=True):
+                gradient.handle = handle
 
     def _guard(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
         # Autograd adds to p.grad before the hook below runs: too late to refuse.
@@ -264,13 +279,20 @@ class Reducer:
         return refuse_while_in_flight
 
     def _collector(self, gradient: _Gradient) -> Callable[[torch.Tensor], None]:
-        def collect(_: torch.Tensor) -> None:
+        def collect(param: torch.Tensor) -> None:
             if self._session is not runtime._session:
                 self._join_session()
             if gradient.handle is not None:
                 raise AssertionError(_TOO_MANY)
             gradient.countdown -= 1
-            if gradient.countdown <= 0:
+            if gradient.countdown > 0:
+                return
+            request = gradient.request
+            if request is not None and (handle := request.submit_gradient(param, self._step)):
+                self._note(gradient, handle)
+                gradient.sparse_dims = 0
+                gradient.is_missing = False
+            else:
                 self._join_session()
                 self._submit(gradient)
 
@@ -284,7 +306,7 @@ class Reducer:
             self._session = session
             self._domain = session.next_domain(self.process_set.required_id())
             for gradient in self._gradients:
-                gradient.request = gradient.view = None
+                gradient.request = None
             self._is_prepared = False
         return session.engine
 
@@ -313,7 +335,7 @@ class Reducer:
             part = torch.frombuffer(
                 memory, dtype=gradient.dtype, count=gradient.count, offset=start
             )
-            gradient.view = part.as_strided(gradient.param.shape, gradient.strides)
+            gradient.request.view = part.as_strided(gradient.param.shape, gradient.strides)
 
     def _request(self, engine: _native.Engine, gradient: _Gradient) -> _native.PreparedRequest:
         terms, param = self._terms, gradient.param
@@ -352,25 +374,26 @@ class Reducer:
                 grad = gradient.param.grad = grad.to_dense()
             memory = self._place(gradient, grad)
         rate = self._rate_of(gradient.group)
-        gradient.handle = gradient.request.submit(memory.data_ptr(), rate, self._step)
+        self._note(gradient, gradient.request.submit(memory.data_ptr(), rate, self._step))
+
+    def _note(self, gradient: _Gradient, handle: Any) -> None:
+        gradient.handle = handle
         gradient.note_sent()
         self._flying += 1
 
     def _describe_again(self, gradient: _Gradient) -> None:
         check(gradient.param)
         gradient.describe()
-        gradient.request = gradient.view = None
+        gradient.request = None
         assert self._session is not None
         self._prepare(self._session.engine)
 
     def _submit_sparse(self, gradient: _Gradient, grad: torch.Tensor) -> None:
         terms, name = self._terms, self._name(gradient)
-        gradient.handle = sparse_allreduce_async(grad, name, terms.op, terms.process_set)
-        gradient.note_sent()
-        self._flying += 1
+        self._note(gradient, sparse_allreduce_async(grad, name, terms.op, terms.process_set))
 
     def _place(self, gradient: _Gradient, grad: torch.Tensor | None) -> torch.Tensor:
-        """The memory to reduce in place; `p.grad` is it, or gets the result in `_wait`."""
+        """The memory to reduce in place; `p.grad` is it, or gets the result in `_take`."""
         param, view = gradient.param, gradient.view
         gradient.is_missing = grad is None
         if grad is None:
@@ -394,13 +417,12 @@ class Reducer:
         gradient.lent = (copy, grad)
         return copy
 
-    def _wait(self, gradient: _Gradient) -> None:
+    def _take(self, gradient: _Gradient) -> None:
+        """Puts what has arrived into `p.grad`."""
         handle = gradient.handle
         if handle == _ENDED:
             return
-        if isinstance(handle, int):
-            assert self._session is not None
-            self._session.engine.wait(handle)
+        if handle == _ARRIVED:
             gradient.check_untouched()
             if gradient.lent is not None and gradient.lent[1] is not None:
                 gradient.lent[1].data.copy_(gradient.lent[0])
@@ -447,9 +469,8 @@ def _count_own_references() -> int:
     def called(view: torch.Tensor) -> int:
         return sys.getrefcount(view)
 
-    gradient = _Gradient("", torch.empty(0), 0, 1)
-    gradient.view = torch.empty(0)
-    view = gradient.view
+    slot = [torch.empty(0)]
+    view = slot[0]
     return called(view)
 
 
