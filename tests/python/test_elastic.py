@@ -6,10 +6,14 @@ so the weights at the end are known whatever happens: a step done twice, lost, o
 """
 
 import ast
+import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from support import HORARUN, lines_of, needs_horarun, run_program
@@ -53,7 +57,7 @@ def report(**more):
 """
 
 
-def run_elastic(text, *options, timeout=100, environment=None):
+def run_elastic(text, *options, timeout=180, environment=None):
     """Runs `text` after START under `horarun *options`."""
     words = [HORARUN, *options, sys.executable, "-c", START + text]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
@@ -123,10 +127,10 @@ def test_other_ways_to_fail_are_survived_too(how):
     assert report["weights"] == weights_after(12)
 
 
-# Goes on, slowly and with a commit in each batch, until `done(state)`, for a minute at most.
+# Goes on, slowly and with a commit in each batch, until `done(state)`, for two minutes at most.
 UNTIL = """
 def train_until(done, trouble):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     def patiently(state):
         trouble(state)
         state.commit()
@@ -190,6 +194,80 @@ def test_ranks_join_and_leave_as_the_discovery_script_says(tmp_path):
     for report in reports:
         assert report["weights"] == weights_after(len(sizes))
     assert "Traceback" not in job.stdout  # the rank that left, left well
+
+
+class Killer(threading.Thread):
+    """Kills ranks of a job of three, one and then two at a time, whenever three have met, and then
+    lets it end. The processes' numbers are in the folder's file `members`."""
+
+    def __init__(self, folder, seed):
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.chance = random.Random(seed)
+        self.killed = []
+        self.members = []
+        self.start()
+
+    def run(self):
+        try:
+            for deaths in (1, 2):
+                self.await_three()
+                time.sleep(self.chance.uniform(0, 0.2))
+                for pid in self.chance.sample(self.members, deaths):
+                    self.killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+                    time.sleep(self.chance.uniform(0, 0.02))
+            self.await_three()
+        finally:
+            (self.folder / "stop").touch()
+
+    def await_three(self):
+        end = time.monotonic() + 120
+        file = self.folder / "members"
+        while True:
+            self.members = json.loads(file.read_text()) if file.exists() else []
+            if len(self.members) == 3 and not set(self.members) & set(self.killed):
+                return
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_kills_at_random_moments_leave_exact_weights_and_no_process(tmp_path):
+    seed = random.randrange(1000)
+    print("seed", seed)
+    text = UNTIL + (
+        "import json\n"
+        "folder, met = os.environ['FOLDER'], 0\n"
+        "def trouble(state):\n"
+        "    global met\n"
+        "    if met == len(starts):\n"
+        "        return\n"
+        "    met = len(starts)\n"
+        "    members = hvd.allgather_object(os.getpid())\n"
+        "    if hvd.rank() == 0:\n"
+        "        with open(os.path.join(folder, 'new'), 'w') as file:\n"
+        "            json.dump(members, file)\n"
+        "        os.rename(os.path.join(folder, 'new'), os.path.join(folder, 'members'))\n"
+        "def done(state):\n"
+        "    return os.path.exists(os.path.join(folder, 'stop'))\n"
+        "train_until(done, trouble)\n"
+        "report()\n"
+    )
+    killer = Killer(tmp_path, seed)
+    options = ["-np", "3", "--min-np", "1", "--blacklist-cooldown-range", "10ms", "10ms"]
+    job = run_elastic(text, *options, environment={"FOLDER": str(tmp_path)})
+    killer.join()
+    assert job.returncode == 0, job.stdout
+    reports = reports_of(job)
+    assert [(r["rank"], r["size"]) for r in reports] == [(0, 3), (1, 3), (2, 3)], job.stdout
+    # Whoever was not killed is still there, in its process.
+    assert len(killer.killed) == 3
+    assert [r["pid"] for r in reports] == killer.members, job.stdout
+    for report in reports:
+        assert report["weights"] == weights_after(report["batch"]), job.stdout
+        assert report["batch"] == reports[0]["batch"] == len(report["sizes"])
+    for pid in killer.members + killer.killed:
+        assert not os.path.exists(f"/proc/{pid}")
 
 
 def test_every_sample_is_visited_once_whether_a_rank_is_lost_or_ranks_change():
