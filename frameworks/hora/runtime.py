@@ -15,13 +15,24 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hora import _native
 from hora.constants import Op
 
 if TYPE_CHECKING:
     from hora.process_sets import ProcessSet
+
+
+class Place(NamedTuple):
+    """Which rank this is. Kept apart from the engine: a forked data loader's worker asks, too."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    cross_rank: int
+    cross_size: int
 
 
 class Session:
@@ -34,6 +45,7 @@ class Session:
     def __init__(self, engine: _native.Engine, watch: _Watch | None = None) -> None:
         self.engine = engine
         self.watch = watch
+        self.place = Place(*(getattr(engine, name) for name in Place._fields))
         self.borrowed: dict[int, Any] = {}
         self.calls = _native.Calls(engine)  # what was called before, by name
         self.process_sets: dict[int, ProcessSet] = {}
@@ -111,8 +123,17 @@ _MEETINGS = 10
 def session() -> Session:
     """The session. Errors: ValueError before `init()` and after `shutdown()`."""
     if _session is None:
-        raise ValueError("Hora has not been initialized; use hora.init().")
+        raise ValueError(f"Hora has not been initialized; use hora.init().{_about_children()}")
     return _session
+
+
+def _about_children() -> str:
+    if multiprocessing.parent_process() is None:
+        return ""
+    return (
+        " This is a child process. If it is a DataLoader's worker, it cannot join the job: ask "
+        "rank() and size() in the rank's own process and hand the numbers over."
+    )
 
 
 def init(
@@ -146,7 +167,12 @@ def init(
         if _session is not None:
             _session.engine.check_health()
             return
-        _session = _start()
+        try:
+            _session = _start()
+        except (ValueError, _native.HoraError) as error:
+            if about_children := _about_children():
+                error.add_note(about_children.strip())
+            raise
     if process_sets and not isinstance(process_sets, str):
         from hora.process_sets import add_process_set
 
@@ -231,32 +257,32 @@ def is_initialized() -> bool:
 
 def rank() -> int:
     """This process's number in the job, from 0."""
-    return session().engine.rank
+    return session().place.rank
 
 
 def size() -> int:
     """How many processes the job has."""
-    return session().engine.size
+    return session().place.size
 
 
 def local_rank() -> int:
     """This process's number among those of its host: which GPU to use."""
-    return session().engine.local_rank
+    return session().place.local_rank
 
 
 def local_size() -> int:
     """How many of the job's processes run on this host."""
-    return session().engine.local_size
+    return session().place.local_size
 
 
 def cross_rank() -> int:
     """This host's number among the hosts."""
-    return session().engine.cross_rank
+    return session().place.cross_rank
 
 
 def cross_size() -> int:
     """How many hosts the job has."""
-    return session().engine.cross_size
+    return session().place.cross_size
 
 
 def is_homogeneous() -> bool:

@@ -38,6 +38,9 @@ def main():
 """
 
 
+KINDS = ("fork", "spawn")
+
+
 def alone(path):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HORA")}
     command = [sys.executable, str(path)]
@@ -58,6 +61,41 @@ def test_a_program_without_a_main_guard_is_told_by_its_spawned_worker(tmp_path):
     assert job.returncode != 0
     assert "hora.init() was reached while a child process" in job.stderr
     assert 'if __name__ == "__main__":' in job.stderr
+
+
+def test_workers_may_ask_which_rank_they_work_for_if_forked_and_are_told_if_spawned(tmp_path):
+    text = (
+        "import torch\n"
+        "import hora.torch as hvd\n"
+        "from torch.utils.data import DataLoader, IterableDataset\n\n\n"
+        "class Shard(IterableDataset):\n"
+        "    def __iter__(self):\n"
+        "        if hvd.is_initialized():\n"
+        "            yield from range(hvd.rank(), 8, hvd.size())\n"
+        "        for call in hvd.size, hvd.init:\n"
+        "            try:\n"
+        "                call()\n"
+        "            except (ValueError, hvd.HoraError) as error:\n"
+        "                yield str(error) + ''.join(getattr(error, '__notes__', ()))\n\n\n"
+        "if __name__ == '__main__':\n"
+        "    hvd.init()\n"
+        "    for kind in 'fork', 'spawn':\n"
+        "        loader = DataLoader(\n"
+        "            Shard(), None, num_workers=1, multiprocessing_context=kind\n"
+        "        )\n"
+        "        print(kind, [one.item() if hasattr(one, 'item') else one for one in loader])\n"
+        "    print(hvd.allreduce(torch.ones(1), op=hvd.Sum, name='after').item())\n"
+    )
+    program = tmp_path / "train.py"
+    program.write_text(text)
+    job = run_ranks(2, program, timeout=120, check=True)
+    for rank in (0, 1):
+        mine = [line for line in lines_of(job) if line.startswith(f"[{rank}] ")]
+        fork, spawn = (next(line for line in mine if f"] {kind} [" in line) for kind in KINDS)
+        assert f"[{rank}, {2 + rank}, {4 + rank}, {6 + rank}, " in fork
+        assert "made by fork()" in fork
+        assert spawn.count("ask rank() and size() in the rank's own process") == 2
+        assert f"[{rank}] 2.0" in mine
 
 
 def test_who_forgets_init_is_told_by_whatever_comes_first(tmp_path):

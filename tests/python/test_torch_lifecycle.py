@@ -108,9 +108,11 @@ def test_a_forked_child_is_told_and_harms_nobody():
     text = START + (
         "warnings.simplefilter('ignore')\n"
         "pending = hvd.allreduce_async(torch.ones(2), name='p', op=hvd.Sum)\n"
+        "place = (hvd.rank(), hvd.size(), hvd.local_rank())\n"
         "child = os.fork()\n"
         "if child == 0:\n"
-        "    calls = [hvd.init, hvd.rank, hvd.barrier, lambda: hvd.synchronize(pending),\n"
+        "    assert (hvd.rank(), hvd.size(), hvd.local_rank()) == place\n"
+        "    calls = [hvd.init, hvd.barrier, lambda: hvd.synchronize(pending),\n"
         "             lambda: hvd.allreduce_async(torch.ones(2))]\n"
         "    for call in calls:\n"
         "        try:\n"
