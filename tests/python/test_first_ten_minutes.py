@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import on_ranks
 from torch.optim import lr_scheduler, swa_utils
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
@@ -564,6 +565,40 @@ def test_flush_denormal_on_one_rank_changes_no_rank_apart():
         torch.set_flush_denormal(False)
     assert summed[3] == 2.0
     assert hvd.allgather(torch.tensor([bool(set_here)]), name="set")[1].item() is False
+
+
+class Tied(torch.nn.Module):
+    """One weight, used at both ends, as in language models."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.letters, self.head = torch.nn.Embedding(6, 4), torch.nn.Linear(4, 6, bias=False)
+        self.head.weight = self.letters.weight
+
+    def forward(self, x):
+        return self.head(self.letters(x.long()))
+
+
+@on_ranks(2)
+def test_checkpointed_compiled_and_tied_networks_learn_as_they_do_alone():
+    uses = {
+        "checkpoint, reentrant": (network, lambda net, x: checkpoint(net, x, use_reentrant=True)),
+        "checkpoint": (network, lambda net, x: checkpoint(net, x, use_reentrant=False)),
+        "compile": (network, lambda net, x: torch.compile(net, backend="eager")(x)),
+        "tied": (Tied, lambda net, x: net(x)),
+    }
+    x = torch.arange(6.0).reshape(1, 6).requires_grad_()
+    for name, (make, use) in uses.items():
+        model, alone = make(), make()
+        optimizer, plain = wrapped(model), sgd(alone)
+        for _ in range(2):
+            for one, its, factor in ((model, optimizer, 1.0 + hvd.rank()), (alone, plain, 1.5)):
+                its.zero_grad()
+                (use(one, x).sum() * factor).backward()
+                its.step()
+        for ours, theirs in zip(model.parameters(), alone.parameters()):
+            assert torch.allclose(ours, theirs, rtol=1e-5), name
 
 
 @on_ranks(2)
