@@ -1,7 +1,7 @@
 """Hora beside its peers on this machine: shared memory beside MPI, Gloo beside Gloo.
 
+    benchmarks/peers/install.sh                        # once; installs other peers into .peers
     python benchmarks/run_all.py --build build/release
-    python benchmarks/run_all.py --intel .peers/intel     # a venv with impi-rt and impi-devel
 
 Programs take turns for a few rounds, so that noise falls on all alike; each number is the median
 of the rounds' medians (and the least of their p10). A peer that is not installed is left out and
@@ -17,14 +17,14 @@ import json
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from contestants import Contestant, Groups, contestants, has_torch
+
 HERE = Path(__file__).resolve().parent
-Row = dict[str, float]
 
 
 def machine() -> dict[str, object]:
@@ -38,116 +38,24 @@ def machine() -> dict[str, object]:
     }
 
 
-class Contestant:
-    """A program that writes a JSON report of sizes and times."""
-
-    def __init__(
-        self, name: str, command: list[str], environment: dict[str, str] | None = None
-    ) -> None:
-        self.name = name
-        self.command = command
-        self.environment = environment or {}
-        self.rounds: list[dict[int, Row]] = []
-
-    def run(self, folder: Path) -> None:
-        report = folder / "report.json"
-        report.unlink(missing_ok=True)
-        command = [word.replace("@JSON@", str(report)) for word in self.command]
-        environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-        if done.returncode != 0 or not report.exists():
-            print(f"{self.name}: {done.stderr.strip()[-500:]}", file=sys.stderr)
-            return
-        rows = json.loads(report.read_text())["rows"]
-        self.rounds.append({int(row["size"]): row for row in rows})
-
-    def results(self) -> dict[int, Row]:
-        sizes = sorted({size for one in self.rounds for size in one})
-        return {
-            size: {
-                "time_us": statistics.median(r[size]["time_us"] for r in self.rounds if size in r),
-                "p10_us": min(r[size]["p10_us"] for r in self.rounds if size in r),
-            }
-            for size in sizes
-        }
-
-
-Groups = list[tuple[str, list[Contestant]]]
-
-
-def contestants(options: argparse.Namespace, np: int, folder: Path) -> Groups:
-    """Ours first in each group; ratios are to it."""
-    program = str(Path(options.build) / "benchmarks" / "collectives")
-    sizes = ["-b", str(options.least), "-e", str(options.most), "-f", str(options.factor)]
-    ours = [program, "-np", str(np), *sizes, "-c", "0", "--json", "@JSON@"]
-    plain = [str(options.least), str(options.most), str(options.factor), "@JSON@"]
-    shm = [
-        Contestant("hora shm, arena", [*ours, "--backend", "shm", "--arena"]),
-        Contestant("hora shm, private", [*ours, "--backend", "shm"]),
-    ]
-    engine = [*ours, "--layer", "engine"]
-    shm.append(Contestant("hora engine, arena", [*engine, "--arena"]))
-    shm.append(Contestant("hora engine, private", engine))
-    if mpi := build_mpi(folder):
-        root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-        launch = ["mpirun", *root, "--oversubscribe", "--bind-to", "none", "-np", str(np)]
-        shm.append(Contestant("Open MPI", [*launch, mpi, *plain]))
-    if options.intel:
-        intel = Path(options.intel).resolve()
-        launch = [str(intel / "bin" / "mpiexec.hydra"), "-np", str(np)]
-        environment = {"LD_LIBRARY_PATH": str(intel / "lib"), "I_MPI_FABRICS": "shm"}
-        program = build_intel_mpi(intel, folder)
-        shm.append(Contestant("Intel MPI", [*launch, program, *plain], environment))
-    gloo = [Contestant("hora gloo", [*ours, "--backend", "gloo"])]
-    if has_torch(options.python):
-        script = str(HERE / "peers" / "torch_gloo.py")
-        limits = ["--least", str(options.least), "--most", str(options.most)]
-        limits += ["--factor", str(options.factor), "--json", "@JSON@"]
-        gloo.append(Contestant("torch gloo", [options.python, script, "-np", str(np), *limits]))
-    return [("shm", shm), ("gloo", gloo)]
-
-
-def build_mpi(folder: Path) -> str | None:
-    if not shutil.which("mpicxx") or not shutil.which("mpirun"):
-        print("left out: MPI (mpicxx and mpirun are not installed)", file=sys.stderr)
-        return None
-    program = str(folder / "mpi_allreduce")
-    source = str(HERE / "peers" / "mpi_allreduce.cc")
-    subprocess.run(["mpicxx", "-O2", "-std=c++17", "-o", program, source], check=True)
-    return program
-
-
-def build_intel_mpi(intel: Path, folder: Path) -> str:
-    program = str(folder / "intel_mpi_allreduce")
-    source = str(HERE / "peers" / "mpi_allreduce.cc")
-    command = ["g++", "-O2", "-std=c++17", "-o", program, source, f"-I{intel / 'include'}"]
-    subprocess.run([*command, str(intel / "lib" / "libmpi.so")], check=True)
-    return program
-
-
-def has_torch(python: str) -> bool:
-    found = subprocess.run([python, "-c", "import torch.distributed"], capture_output=True)
-    if found.returncode != 0:
-        print(f"left out: torch ({python} cannot import it)", file=sys.stderr)
-    return found.returncode == 0
-
-
 def table(group: list[Contestant]) -> list[str]:
+    """Times, and below them every contestant's as a multiple of the first one's."""
     present = [one for one in group if one.rounds]
     if not present:
         return ["nothing ran"]
     results = [one.results() for one in present]
-    head = ["size", *(f"{one.name}, us (p10)" for one in present)]
-    head += [f"{one.name} / {present[0].name}" for one in present[1:]]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---:|" * len(head)]
+    names = " | ".join(one.name for one in present)
+    rule = "|" + "---:|" * (len(present) + 1)
+    times = [f"| bytes: us (p10) | {names} |", rule]
+    ratios = [f"| bytes: ratio | {names} |", rule]
     for size in results[0]:
-        cells = [str(size)]
         rows = [result.get(size) for result in results]
-        cells += [f"{r['time_us']:.2f} ({r['p10_us']:.2f})" if r else "" for r in rows]
-        base = rows[0]
-        cells += [f"{r['time_us'] / base['time_us']:.2f}" if r and base else "" for r in rows[1:]]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        base = rows[0]["time_us"]
+        cells = [f"{r['time_us']:.2f} ({r['p10_us']:.2f})" if r else "" for r in rows]
+        times.append(f"| {size} | " + " | ".join(cells) + " |")
+        cells = [f"{r['time_us'] / base:.2f}" if r else "" for r in rows]
+        ratios.append(f"| {size} | " + " | ".join(cells) + " |")
+    return [*times, "", *ratios] if len(present) > 1 else times
 
 
 def without_folders(command: list[str]) -> str:
@@ -213,11 +121,16 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=4)
     parser.add_argument("--most", type=int, default=64 << 20)
     parser.add_argument("--factor", type=int, default=16)
-    parser.add_argument("--intel", help="a folder with Intel MPI: bin, lib, include")
+    parser.add_argument("--peers", default=str(HERE.parent / ".peers"), help="see peers/install.sh")
+    parser.add_argument("--only", nargs="+", help="names of contestants, as in the tables")
     options = parser.parse_args()
     for np in options.np:
         with tempfile.TemporaryDirectory() as folder:
             groups = contestants(options, np, Path(folder))
+            if options.only:
+                groups = [
+                    (name, [c for c in all if c.name in options.only]) for name, all in groups
+                ]
             for number in range(options.rounds):
                 for name, group in groups:
                     for one in group:

@@ -30,7 +30,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from run_all import Row, machine
+from contestants import Row
+from run_all import machine
 
 HERE = Path(__file__).resolve().parent
 TRAINERS = ("alone", "hora", "ddp", "fsdp2")
