@@ -13,6 +13,7 @@
 #include "ops/plugin.h"
 #include "ops/shm/shm.h"
 #include "runtime/shm_channel.h"
+#include "runtime/store.h"
 
 namespace hora {
 namespace {
@@ -104,6 +105,25 @@ Transport alone(const Config& config) {
   return transport;
 }
 
+/// Connects to the job's store. Where nobody else serves one rank 0 does, as long as `server`
+/// lives; each epoch has its own, since rank 0 may begin the next while others still end the last.
+Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<void>& server) {
+  const milliseconds timeout = milliseconds_of(config.start_timeout);
+  if (!config.serves_store) return connect_store(config.store, timeout);
+  const std::string address = fmt::format("{}-{}", config.store, config.epoch);
+  if (config.rank == 0) {
+    auto started = StoreServer::start(address.substr(std::string_view("unix:").size()));
+    if (!started.ok()) return started.status();
+    server = std::move(started).value();
+  }
+  auto connected = connect_store(address, timeout);
+  if (!connected.ok() && connected.status().code() == Code::kUnavailable)
+    return Status(Code::kTimeout,
+                  fmt::format("rank {}: waited {} s for rank 0 of {} to start (HORA_START_TIMEOUT)",
+                              config.rank, config.start_timeout, config.size));
+  return connected;
+}
+
 /// All ranks that the control tree joins to this one: with one host, its leader or everybody.
 std::vector<Rank> links_of(const Config& config) {
   if (config.rank != 0) return {0};
@@ -139,12 +159,12 @@ Result<Transport> meet(const Config& config, const Clock& clock) {
     return Status(Code::kUnavailable,
                   fmt::format("HORA_ISA={}: this machine does not have it", config.isa));
   if (config.size == 1) return alone(config);
-  auto connected = connect_store(config.store, milliseconds_of(config.start_timeout));
+  Transport transport;
+  auto connected = find_store(config, transport.keep);
   if (!connected.ok()) return connected.status();
   const std::shared_ptr<Store> store = std::move(connected).value();
 
   const std::string prefix = fmt::format("epoch{}/", config.epoch);
-  Transport transport;
   transport.world = world_of(config);
   transport.hosts.assign(static_cast<size_t>(config.size), 0);
   HORA_TRY(introduce(*store, config, prefix + "member/", clock, transport.world));

@@ -29,6 +29,7 @@ struct Row {
 };
 
 constexpr size_t kIdentities = 6;  // the first rows, rank to cross_size
+constexpr size_t kStoreRow = kIdentities;
 constexpr Row kTable[] = {
     {{"HORA_RANK", "integer", "0", "0 to 1048575", "This process's number in the job.",
       "HOROVOD_RANK"},
@@ -221,7 +222,7 @@ bool assign(Config& config, const Row& row, std::string_view text, bool clamp = 
 /// Collects what the environment says; every mistake is a line.
 class Reader {
  public:
-  explicit Reader(std::span<const std::string> environment) {
+  Reader(std::span<const std::string> environment, int parent) : parent_(parent) {
     for (const std::string& entry : environment) {
       const size_t equals = entry.find('=');
       // The first of two entries with one name is the one that getenv() sees.
@@ -318,7 +319,16 @@ class Reader {
       }
     }
     const Names torchrun = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "", ""};
-    for (const Names& names : {ours, horovod, torchrun}) {
+    const Names open_mpi = {"OMPI_COMM_WORLD_RANK",
+                            "OMPI_COMM_WORLD_SIZE",
+                            "OMPI_COMM_WORLD_LOCAL_RANK",
+                            "OMPI_COMM_WORLD_LOCAL_SIZE",
+                            "",
+                            ""};
+    const Names pmi = {"PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "", ""};
+    // SLURM_NTASKS is also set where no srun started anything: in batch scripts, and for salloc.
+    const Names srun = {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "", "", ""};
+    for (const Names& names : {ours, horovod, torchrun, open_mpi, pmi, srun}) {
       if (!given(names[1]) && !(names == ours && given(names[0]))) continue;
       for (size_t i = 0; i < kIdentities; ++i) {
         if (const std::string* text = names[i].empty() ? nullptr : given(names[i]))
@@ -327,11 +337,58 @@ class Reader {
       if (config_.size > 1 && !given(names[0]))
         mistakes_.push_back(fmt::format("{}={} without {}: which rank is this process?", names[1],
                                         config_.size, names[0]));
+      if (names != ours && names != horovod) find_job();
+      if (names == srun) check_nodes();
       const bool local = given(names[2]) && given(names[3]);
       if (!local) one_host();
       if (names[4].empty() || !given(names[4]) || !given(names[5])) equal_hosts();
       return;
     }
+  }
+
+  // Ranks that another launcher started find each other without a store of ours: rank 0 serves one
+  // under a name that follows from whatever tells this job from others. Where a launcher leaves no
+  // such variable (MPICH's Hydra) the ranks are children of one process.
+  void find_job() {
+    if (config_.size < 2 || given("HORA_STORE")) return;
+    std::string job;
+    const auto add = [&](std::string_view name) {
+      if (const std::string* text = given(name)) job += fmt::format("{}={}\n", name, *text);
+    };
+    const std::string_view kinds[][3] = {
+        {"MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"},
+        {"PMIX_NAMESPACE", "", ""},
+        {"OMPI_MCA_ess_base_jobid", "", ""},
+        {"I_MPI_HYDRA_UUID", "", ""},
+        {"SLURM_STEP_ID", "SLURM_JOB_ID", ""}};
+    for (const auto& kind : kinds) {
+      if (!job.empty() || !given(kind[0])) continue;
+      for (const std::string_view name : kind) add(name);
+      origins_[kStoreRow] = kind[0];
+    }
+    if (job.empty() && parent_ > 0 && given("PMI_RANK")) {
+      job = fmt::format("parent {}", parent_);
+      origins_[kStoreRow] = "parent process";
+    }
+    if (job.empty()) return;
+    uint64_t hash = 14695981039346656037u;  // FNV-1a
+    for (const char c : job) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+    config_.serves_store = true;
+    config_.store = fmt::format("unix:@hora-{}-{:016x}", ::geteuid(), hash);
+    config_.job = fmt::format("{:08x}", hash >> 32);
+  }
+
+  // Slurm tells how many nodes a step has, but not how many ranks there are on this one.
+  void check_nodes() {
+    const std::string* const text = given("SLURM_STEP_NUM_NODES");
+    const auto nodes = text ? parse_integer(*text) : std::nullopt;
+    if (config_.serves_store && nodes && *nodes > 1) refuse_hosts(*nodes);
+  }
+
+  void refuse_hosts(uint64_t hosts) {
+    mistakes_.push_back(
+        fmt::format("{}={} on {} hosts: Hora joins the ranks of one host; start all of them there",
+                    origins_[1], config_.size, hosts));
   }
 
   void one_host() {
@@ -358,6 +415,7 @@ class Reader {
     check_below(0, config_.rank, config_.size);
     check_below(2, config_.local_rank, config_.local_size);
     check_below(4, config_.cross_rank, config_.cross_size);
+    if (config_.serves_store && config_.cross_size > 1) refuse_hosts(config_.cross_size);
     if (config_.size > 1 && config_.store.empty())
       mistakes_.push_back(fmt::format(
           "{}={} but HORA_STORE is not set: the ranks cannot find each other; start the program "
@@ -365,6 +423,7 @@ class Reader {
           origins_[1], config_.size, config_.size));
   }
 
+  const int parent_;  // 0: unknown
   Variables variables_;
   Config config_;
   std::array<std::string, kRows> origins_ = [] {
@@ -384,11 +443,11 @@ Config::Config() {
 
 Result<Config> Config::parse(std::span<const std::string> environment,
                              std::vector<std::string>* origins) {
-  return Reader(environment).read(origins);
+  return Reader(environment, 0).read(origins);
 }
 
 Result<Config> Config::from_environment() {
-  return parse(environment());
+  return Reader(environment(), ::getppid()).read(nullptr);
 }
 
 std::span<const Setting> settings() {

@@ -27,8 +27,8 @@ class Store {
 /// For ranks that are threads of one process.
 std::shared_ptr<Store> make_memory_store();
 
-/// Connects to a StoreServer at `address` ("unix:/path"), and keeps trying until `timeout` has
-/// passed. Only a server of the same user is trusted.
+/// Connects to a StoreServer at `address` ("unix:/path" or "unix:@name"), and keeps trying until
+/// `timeout` has passed. Only a server of the same user is trusted.
 Result<std::shared_ptr<Store>> connect_store(const std::string& address,
                                              std::chrono::milliseconds timeout);
 
@@ -40,7 +40,7 @@ class StoreServer {
  public:
   /// Told of every new key, from the server's thread; must return soon.
   using Watch = std::function<void(std::string_view key)>;
-  /// `path` should be in a directory that only this user may enter.
+  /// `path` should be in a directory that only this user may enter; "@name" is in none.
   static Result<std::unique_ptr<StoreServer>> start(const std::string& path, Watch watch = {});
   virtual ~StoreServer() = default;
   virtual std::string address() const = 0;  ///< for connect_store() and HORA_STORE

@@ -58,7 +58,7 @@ class Server : public StoreServer {
     const uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(stop_.get(), &one, sizeof(one));
     thread_.join();
-    ::unlink(path_.c_str());
+    if (path_[0] == '/') ::unlink(path_.c_str());
   }
 
   std::string address() const override { return "unix:" + path_; }

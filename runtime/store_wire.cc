@@ -29,8 +29,10 @@ std::optional<sockaddr_un> socket_address(std::string_view address) {
   address.remove_prefix(kScheme.size());
   sockaddr_un result{};
   result.sun_family = AF_UNIX;
-  if (address.empty() || address[0] != '/' || address.size() >= sizeof(result.sun_path)) return {};
+  if (address.empty() || address.size() >= sizeof(result.sun_path)) return {};
+  if (address[0] != '/' && address[0] != '@') return {};
   std::copy(address.begin(), address.end(), result.sun_path);
+  if (address[0] == '@') result.sun_path[0] = '\0';
   return result;
 }
 

@@ -29,8 +29,8 @@ constexpr size_t kMaxBody = 2 + kMaxKey + kMaxValue;
 std::string header(size_t body_bytes, uint8_t kind);
 uint32_t length_in(std::string_view frame);  ///< of at least 4 bytes
 
-/// The path in "unix:/path", ready for bind() and connect(); nothing if it does not fit or is not
-/// one.
+/// The path in "unix:/path", ready for bind() and connect(), or the name in "unix:@name", which is
+/// in no folder and goes with its socket; nothing if it does not fit or is neither.
 std::optional<sockaddr_un> socket_address(std::string_view address);
 
 /// Does the process at the other end belong to this process's user?

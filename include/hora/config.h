@@ -19,8 +19,9 @@ struct Config {
   int cross_rank = 0, cross_size = 1;  ///< this host among the hosts
   std::string store;                   ///< "unix:/path"; empty: alone
   std::string job;                     ///< names the job in logs and sockets
-  int worker = 0;      ///< in an elastic job, this process's number from 1; the rank changes
-  uint32_t epoch = 1;  ///< which start within the job; every rank counts alike
+  int worker = 0;             ///< in an elastic job, this process's number from 1; the rank changes
+  uint32_t epoch = 1;         ///< which start within the job; every rank counts alike
+  bool serves_store = false;  ///< no launcher of ours: rank 0 serves the store itself
 
   std::string backend;      ///< auto, shm, gloo
   std::string compression;  ///< the default chain

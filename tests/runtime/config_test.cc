@@ -2,7 +2,9 @@
 // Method: Config::parse() on made-up environments; laws over the whole table.
 #include "hora/config.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -119,6 +121,54 @@ TEST(Config, ManyRanksNeedAStoreAndTheErrorNamesTheLauncher) {
   EXPECT_NE(text.find("WORLD_SIZE=4"), text.npos) << text;
   EXPECT_NE(text.find("horarun -np 4"), text.npos) << text;
   EXPECT_EQ(good({"RANK=0", "WORLD_SIZE=1"}).size, 1);
+}
+
+TEST(Config, RanksOfOtherLaunchersFindEachOtherByWhatNamesTheirJob) {
+  const std::vector<std::pair<Environment, Environment>> launchers = {
+      {{"WORLD_SIZE=2", "MASTER_PORT=29500"}, {"RANK=0"}},
+      {{"OMPI_COMM_WORLD_SIZE=2", "PMIX_NAMESPACE=12@1"}, {"OMPI_COMM_WORLD_RANK=0"}},
+      {{"OMPI_COMM_WORLD_SIZE=2", "OMPI_MCA_ess_base_jobid=77"}, {"OMPI_COMM_WORLD_RANK=0"}},
+      {{"PMI_SIZE=2", "I_MPI_HYDRA_UUID=15180000-087d"}, {"PMI_RANK=0"}},
+      {{"SLURM_STEP_NUM_TASKS=2", "SLURM_JOB_ID=9", "SLURM_STEP_ID=0"}, {"SLURM_PROCID=0"}}};
+  std::vector<std::string> stores;
+  for (const auto& [job, who] : launchers) {
+    Environment first = job, second = job, other = job;
+    first.push_back(who[0]);
+    second.push_back(who[0].substr(0, who[0].size() - 1) + "1");
+    other.push_back(who[0]);
+    other[1] += "3";  // another job of the same launcher
+    const Config zero = good(first), one = good(second);
+    EXPECT_EQ(zero.rank, 0);
+    EXPECT_EQ(one.rank, 1);
+    EXPECT_EQ(one.size, 2);
+    EXPECT_TRUE(zero.serves_store);
+    EXPECT_TRUE(zero.store.starts_with("unix:@hora-")) << zero.store;
+    EXPECT_EQ(zero.store, one.store);
+    EXPECT_EQ(digest_text(zero), digest_text(one));
+    EXPECT_NE(good(other).store, zero.store);
+    EXPECT_EQ(std::count(stores.begin(), stores.end(), zero.store), 0);
+    stores.push_back(zero.store);
+  }
+}
+
+TEST(Config, ALaunchersStoreIsUsedWhereThereIsOne) {
+  const Config config = good({"RANK=1", "WORLD_SIZE=2", "MASTER_PORT=29500", "HORA_STORE=unix:/s"});
+  EXPECT_EQ(config.store, "unix:/s");
+  EXPECT_FALSE(config.serves_store);
+}
+
+TEST(Config, ABatchScriptOfSlurmIsAlone) {
+  EXPECT_EQ(good({"SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_JOB_ID=9"}).size, 1);
+}
+
+TEST(Config, RanksOfSeveralHostsAreRefused) {
+  const std::string told = "on 2 hosts: Hora joins the ranks of one host";
+  const std::string torchrun = mistake(
+      {"RANK=0", "WORLD_SIZE=4", "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=2", "MASTER_PORT=29500"});
+  EXPECT_TRUE(torchrun.starts_with("WORLD_SIZE=4 " + told)) << torchrun;
+  const std::string srun = mistake({"SLURM_PROCID=0", "SLURM_STEP_NUM_TASKS=4", "SLURM_LOCALID=0",
+                                    "SLURM_STEP_ID=1", "SLURM_STEP_NUM_NODES=2"});
+  EXPECT_TRUE(srun.starts_with("SLURM_STEP_NUM_TASKS=4 " + told)) << srun;
 }
 
 TEST(Config, RefusesARankOutsideTheJob) {
