@@ -75,6 +75,19 @@ std::string shm_backend_line() {
   return "yes";
 }
 
+std::string settings_line() {
+  const Result<Config> config = Config::from_environment();
+  return config.ok() ? "ok (see `hora config`)" : config.status().message();
+}
+
+std::string pidfd_line() {
+  const Descriptor self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  return self.valid() ? "yes"
+                      : fmt::format("no: {}; deaths are noticed by sockets", std::strerror(errno));
+}
+
+}  // namespace
+
 /// Plug-ins lie beside the program, in ../lib beside it, or where the dynamic linker looks.
 std::string plugin_line(const std::string& file) {
   std::error_code error;
@@ -97,19 +110,6 @@ std::string plugin_line(const std::string& file) {
   }
   return "no: " + why;
 }
-
-std::string settings_line() {
-  const Result<Config> config = Config::from_environment();
-  return config.ok() ? "ok (see `hora config`)" : config.status().message();
-}
-
-std::string pidfd_line() {
-  const Descriptor self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-  return self.valid() ? "yes"
-                      : fmt::format("no: {}; deaths are noticed by sockets", std::strerror(errno));
-}
-
-}  // namespace
 
 std::string doctor_page() {
   utsname system{};

@@ -7,4 +7,7 @@ namespace hora {
 /// What this machine and build can do, and what is missing and why, for a terminal.
 std::string doctor_page();
 
+/// Is this part here, and does it load? "yes, PATH" or "no: REASON".
+std::string plugin_line(const std::string& file);
+
 }  // namespace hora

@@ -10,8 +10,11 @@
 #include <array>
 #include <cerrno>
 #include <deque>
+#include <filesystem>
 #include <optional>
 #include <string_view>
+#include <system_error>
+#include <utility>
 
 #include <fmt/format.h>
 #include <sys/prctl.h>
@@ -36,6 +39,7 @@ struct Stream {
   Descriptor pipe;
   LineSplitter splitter;
   Outlet* outlet = nullptr;
+  Descriptor file;  ///< takes the bytes instead of the outlet
 };
 
 struct RankProcess {
@@ -115,6 +119,8 @@ class Job {
 
   Status start_all() {
     if (elastic_) elastic_->attend();
+    for (size_t i = 0; i < ranks_.size() && !elastic_; ++i)
+      HORA_TRY(open_files(i, plan_.ranks[i].output));
     for (size_t i = 0; i < ranks_.size() && !elastic_; ++i) {
       if (plan_.prefix) ranks_[i].prefix = fmt::format("[{}] ", i);
       HORA_TRY(start(i, plan_.ranks[i]));
@@ -152,7 +158,40 @@ class Job {
     if (plan_.prefix) rank.prefix = "[new] ";
     RankCommand command = plan_.ranks[0];
     command.environment.push_back(fmt::format("HORA_WORKER={}", worker));
+    if (!command.output.empty()) command.output += fmt::format(".{}", worker);
+    HORA_TRY(open_files(ranks_.size() - 1, command.output));
     return start(ranks_.size() - 1, command);
+  }
+
+  Status open_files(size_t index, const std::string& folder) {
+    if (folder.empty()) return {};
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    RankProcess& rank = ranks_[index];
+    for (const auto& [stream, name] : {std::pair(&rank.out, "stdout"), {&rank.err, "stderr"}}) {
+      const std::string path = folder + "/" + name;
+      stream->file.reset(
+          ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0666));
+      if (!stream->file.valid())
+        return Status(Code::kUnavailable, fmt::format("--output-dir: cannot write {}: {}", path,
+                                                      ::strerrordesc_np(errno)));
+    }
+    return {};
+  }
+
+  /// A disk takes its time but never waits for anybody.
+  void save(Stream& stream, std::string_view bytes) {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(stream.file.get(), bytes.data(), bytes.size());
+      if (written >= 0) {
+        bytes.remove_prefix(static_cast<size_t>(written));
+      } else if (errno != EINTR) {
+        if (!std::exchange(disk_failed_, true))
+          say(fmt::format("--output-dir: the output is not complete: {}",
+                          ::strerrordesc_np(errno)));
+        return;
+      }
+    }
   }
 
   Status start(size_t index, const RankCommand& command) {
@@ -247,7 +286,9 @@ class Job {
     std::vector<Line> lines;
     const ssize_t count = ::read(stream.pipe.get(), buffer_.data(), buffer_.size());
     if (count > 0) {
-      stream.splitter.feed({buffer_.data(), static_cast<size_t>(count)}, lines);
+      const std::string_view bytes(buffer_.data(), static_cast<size_t>(count));
+      if (stream.file.valid()) save(stream, bytes);
+      stream.splitter.feed(bytes, lines);
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
       stream.splitter.finish(lines);
       stream.pipe.reset();
@@ -258,7 +299,7 @@ class Job {
   void pass_on(Stream& stream, const std::vector<Line>& lines) {
     RankProcess& rank = owner_of(stream);
     for (const Line& line : lines) {
-      stream.outlet->add(rank.prefix, line);
+      if (!stream.file.valid()) stream.outlet->add(rank.prefix, line);
       if (&stream == &rank.err) rank.tail.add(line);
     }
   }
@@ -402,7 +443,8 @@ class Job {
   void report() {
     const auto& lines = ranks_[*first_failed_].tail.lines();
     const std::string what = fate(*first_failed_);
-    if (ranks_.size() > 1 && !lines.empty()) {
+    const bool shown = ranks_.size() == 1 && plan_.ranks[0].output.empty();
+    if (!shown && !lines.empty()) {
       say(fmt::format("{} failed first; its last {} lines of stderr:", name_of(*first_failed_),
                       lines.size()));
       for (const std::string& line : lines)
@@ -429,6 +471,7 @@ class Job {
   std::optional<size_t> first_failed_;
   bool failed_before_stop_ = false;
   int stops_ = 0, stopped_by_ = 0;
+  bool disk_failed_ = false;
   std::array<char, 65536> buffer_;
 };
 

@@ -15,6 +15,7 @@ struct RankCommand {
   std::string program;                 ///< a path
   std::vector<std::string> arguments;  ///< from argv[0]
   std::vector<std::string> environment;
+  std::string output;  ///< a folder for files stdout and stderr; empty: lines join ours
 };
 
 struct JobPlan {

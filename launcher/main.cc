@@ -14,8 +14,23 @@
 namespace hora {
 namespace {
 
-int print_config() {
-  const ConfigPage page = config_page(environment());
+int print_config(const std::vector<std::string>& arguments) {
+  bool origin = false;
+  const ParsedRun parsed = parse_settings_flags("hora config", arguments, origin);
+  if (!parsed.run) {
+    fmt::print(parsed.ending.code == 0 ? stdout : stderr, "{}", parsed.ending.text);
+    return parsed.ending.code;
+  }
+  ConfigSources sources{parsed.options.variables, environment(), {}};
+  if (const std::string& path = parsed.options.config_file; !path.empty()) {
+    auto file = read_settings_file(path);
+    if (!file.ok()) {
+      fmt::print(stderr, "{}\n", file.status().message());
+      return 2;
+    }
+    sources.file = std::move(file).value();
+  }
+  const ConfigPage page = config_page(sources, origin);
   fmt::print(page.ok ? stdout : stderr, "{}", page.text);
   return page.ok ? 0 : 2;
 }
@@ -28,13 +43,14 @@ int hora_main(std::vector<std::string> arguments) {
   app.add_subcommand("run", "Start a program as several ranks; the same as horarun");
   CLI::App* const settings = app.add_subcommand("settings", "List all settings");
   settings->add_flag("--markdown", markdown, "As the page docs/environment.md");
-  CLI::App* const config =
-      app.add_subcommand("config", "Show the settings in force and where each comes from");
+  app.add_subcommand("config", "Show the settings in force and where each comes from");
   CLI::App* const doctor =
       app.add_subcommand("doctor", "Say what this machine can do, and why not");
   // Its arguments are another program's, which this parser must not look at.
   if (!arguments.empty() && arguments[0] == "run")
     return run_main("hora run", {arguments.begin() + 1, arguments.end()});
+  if (!arguments.empty() && arguments[0] == "config")
+    return print_config({arguments.begin() + 1, arguments.end()});
   try {
     std::reverse(arguments.begin(), arguments.end());
     app.parse(arguments);
@@ -45,7 +61,6 @@ int hora_main(std::vector<std::string> arguments) {
     return 2;
   }
   if (*settings) fmt::print("{}", markdown ? settings_markdown() : settings_text());
-  if (*config) return print_config();
   if (*doctor) fmt::print("{}", doctor_page());
   return 0;
 }

@@ -14,8 +14,10 @@
 #include <sys/stat.h>
 
 #include "hora/config.h"
+#include "launcher/build_page.h"
 #include "launcher/cores.h"
 #include "launcher/elastic_options.h"
+#include "launcher/flag_advice.h"
 #include "launcher/guard.h"
 #include "runtime/log.h"
 #include "runtime/quantity.h"
@@ -32,6 +34,9 @@ and LOCAL_WORLD_SIZE, as torchrun sets them), and OMP_NUM_THREADS so that the ra
 When a rank fails the others get --grace seconds to end by themselves; then they are stopped. The
 failed rank's last lines are repeated at the end, and its exit code is horarun's.
 
+A setting comes from its flag or -x, else from the environment, else from --config-file, else it has
+its default; `hora config --origin` takes the same flags and shows which.
+
 Examples:
   horarun -np 4 python train.py --epochs 3     four ranks on this machine
   horarun -np 2 --compression onebit python train.py
@@ -40,6 +45,8 @@ Examples:
                                                with a variable set
   horarun -np 4 --min-np 2 python train.py     go on without ranks that die (docs/elastic.md)
   horarun -np 8 --dry-run python train.py      show what would be started
+  horarun -np 8 --output-dir logs python train.py
+                                               logs/rank.0/stdout and so on
   hora settings                                all settings
   hora doctor                                  what this machine can do
 )";
@@ -63,18 +70,34 @@ size_t program_index(const CLI::App& app, const std::vector<std::string>& argume
   return std::min(i, arguments.size());
 }
 
-/// The flags that are settings.
-struct SettingFlag {
-  const char* flag;
-  const char* variable;
-  const char* help;
-};
-constexpr SettingFlag kSettingFlags[] = {
-    {"--compression", "HORA_COMPRESSION", "Chain that compresses gradients"},
-    {"--backend", "HORA_BACKEND", "How bytes move: auto, shm or gloo"},
-    {"--elastic-timeout", "HORA_ELASTIC_TIMEOUT", "How long to wait for --min-np ranks (600s)"},
-    {"--failure-timeout", "HORA_FAILURE_TIMEOUT", "A rank silent for this long is lost (10s)"},
-    {"--log-level", "HORA_LOG_LEVEL", "trace, debug, info, warning, error or off"},
+/// Every setting that a user may set is a flag, and there may be a file of them.
+class SettingFlags {
+ public:
+  SettingFlags(CLI::App& app, RunOptions& options) : app_(app) {
+    for (const Setting& setting : settings()) {
+      if (flag_of(setting).empty()) continue;
+      const std::string_view standard = setting.standard;
+      const std::string help =
+          standard.empty() ? setting.help : fmt::format("{} ({})", setting.help, standard);
+      app.add_option(flag_of(setting), values_[setting.name], help)
+          ->type_name(setting.name)
+          ->group("Settings");
+    }
+    app.add_option("--config-file", options.config_file,
+                   "Settings from a file: key = value (.toml) or key: value (.yaml)")
+        ->type_name("FILE");
+  }
+
+  /// The ones given, as variables.
+  void take(RunOptions& options) {
+    for (const Setting& setting : settings())
+      if (const std::string flag = flag_of(setting); !flag.empty() && app_.count(flag) > 0)
+        options.variables.push_back(fmt::format("{}={}", setting.name, values_[setting.name]));
+  }
+
+ private:
+  CLI::App& app_;
+  std::map<std::string, std::string> values_;
 };
 
 /// The library's usage line does not know of the program to start.
@@ -93,6 +116,16 @@ ParsedRun ending(int code, std::string text) {
 
 ParsedRun mistake(const std::string& program, const std::string& text) {
   return ending(kUsage, fmt::format("{}: {}\nTry `{} --help`.\n", program, text, program));
+}
+
+/// What CLI11 found to be wrong.
+ParsedRun mistake(const std::string& program, const CLI::App& app, const CLI::Error& error) {
+  const std::vector<std::string> unknown = app.remaining();
+  if (unknown.empty()) return mistake(program, error.what());
+  std::vector<std::string> known;
+  for (const CLI::Option* const option : app.get_options())
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  return mistake(program, flag_advice(unknown[0], known));
 }
 
 std::map<std::string, std::string> variables_of(const std::vector<std::string>& environment) {
@@ -133,6 +166,8 @@ std::vector<std::string> rank_environment(const RunOptions& options,
   variables.try_emplace("PYTHONUNBUFFERED", "1");
   std::vector<std::string> result;
   for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
+  result = with_defaults(std::move(result), surroundings.file);
+  std::sort(result.begin(), result.end());
   return result;
 }
 
@@ -189,28 +224,33 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
   RunOptions options;
   std::string grace = "15s";
   std::vector<std::string> exports;
-  std::map<std::string, std::string> flags;
   bool no_prefix = false;
   app.footer(kExamples);
-  app.add_option("-n,--np", options.ranks, "Number of ranks; -np works too")->type_name("N");
+  app.add_option("-n,--np,--num-proc", options.ranks, "Number of ranks; -np works too")
+      ->type_name("N");
   app.add_option("-x", exports, "Set a variable for all ranks; may be repeated")
       ->type_name("NAME=VALUE")
       ->expected(1)
       ->take_all();
-  for (const SettingFlag& flag : kSettingFlags)
-    app.add_option(flag.flag, flags[flag.variable], flag.help)->type_name(flag.variable);
+  SettingFlags flags(app, options);
   ElasticOptions elastic;
   elastic.add_to(app, options);
   app.add_option("--grace", grace, "Time for the others to end when one rank failed (15s)")
       ->type_name("TIME");
   app.add_flag("--no-prefix", no_prefix, "Do not put [rank] before each line of output");
+  app.add_option("--output-dir,--output-filename", options.output_dir,
+                 "Write each rank's output to DIR/rank.N/stdout and stderr instead of ours")
+      ->type_name("DIR");
   app.add_flag("--dry-run", options.dry_run, "Print commands and environment, start nothing");
+  app.add_flag("--check-build", options.check_build, "Say what is built in");
   app.set_version_flag("--version", "hora " HORA_VERSION);
 
   std::vector<std::string> words = arguments;
   const size_t first = [&] {
-    for (size_t i = 0; i < words.size() && i < program_index(app, words); ++i)
+    for (size_t i = 0; i < words.size() && i < program_index(app, words); ++i) {
       if (words[i] == "-np") words[i] = "--np";
+      if (words[i] == "-cb") words[i] = "--check-build";
+    }
     return program_index(app, words);
   }();
   options.command.assign(words.begin() + static_cast<std::ptrdiff_t>(first), words.end());
@@ -224,9 +264,10 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
   } catch (const CLI::CallForVersion& version) {
     return ending(0, std::string(version.what()) + "\n");
   } catch (const CLI::Error& error) {
-    return mistake(program, error.what());
+    return mistake(program, app, error);
   }
 
+  if (options.check_build) return ending(0, build_page());
   if (const std::string wrong = elastic.check(app, options); !wrong.empty())
     return mistake(program, wrong);
   if (app.count("--np") == 0 && !options.elastic)
@@ -245,9 +286,26 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
       return mistake(program, fmt::format("-x {}: expected NAME=VALUE", variable));
     options.variables.push_back(variable);
   }
-  for (const SettingFlag& flag : kSettingFlags)
-    if (app.count(flag.flag) > 0)
-      options.variables.push_back(fmt::format("{}={}", flag.variable, flags[flag.variable]));
+  flags.take(options);
+  return {true, std::move(options), {}};
+}
+
+ParsedRun parse_settings_flags(const std::string& program,
+                               const std::vector<std::string>& arguments, bool& origin) {
+  CLI::App app("Shows the settings in force and where each comes from: flag, environment, file.",
+               program);
+  RunOptions options;
+  SettingFlags flags(app, options);
+  app.add_flag("--origin", origin, "Also what each value was chosen over");
+  std::vector<std::string> words(arguments.rbegin(), arguments.rend());
+  try {
+    app.parse(words);
+  } catch (const CLI::CallForHelp&) {
+    return ending(0, app.help());
+  } catch (const CLI::Error& error) {
+    return mistake(program, app, error);
+  }
+  flags.take(options);
   return {true, std::move(options), {}};
 }
 
@@ -255,8 +313,15 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   JobPlan plan;
   plan.prefix = options.prefix;
   plan.grace = std::chrono::milliseconds(static_cast<int64_t>(options.grace * 1000));
-  for (int rank = 0; rank < (options.elastic ? 1 : options.ranks); ++rank)
-    plan.ranks.push_back({{}, options.command, rank_environment(options, surroundings, rank)});
+  const size_t digits = std::to_string(options.ranks - 1).size();
+  for (int rank = 0; rank < (options.elastic ? 1 : options.ranks); ++rank) {
+    plan.ranks.push_back({{}, options.command, rank_environment(options, surroundings, rank), {}});
+    if (!options.output_dir.empty() && !options.elastic)
+      plan.ranks.back().output = fmt::format("{}/rank.{:0{}}", options.output_dir, rank, digits);
+  }
+  // Ranks change; the number of a process does not.
+  if (!options.output_dir.empty() && options.elastic)
+    plan.ranks[0].output = options.output_dir + "/worker";
   const Result<Config> config = Config::parse(plan.ranks[0].environment);
   HORA_TRY(config.status());
   if (options.elastic) plan.elastic = elastic_plan(options, config.value());
@@ -269,7 +334,9 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
 std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings) {
   const std::set<std::string> before(surroundings.environment.begin(),
                                      surroundings.environment.end());
-  std::string text;
+  std::string text = fmt::format("# {} rank{} on {} core{}\n", plan.ranks.size(),
+                                 plan.ranks.size() == 1 ? "" : "s", surroundings.cores,
+                                 surroundings.cores == 1 ? "" : "s");
   for (size_t i = 0; i < plan.ranks.size(); ++i) {
     const RankCommand& rank = plan.ranks[i];
     text += plan.elastic ? fmt::format("# each of {} to {} ranks\n", plan.elastic->roster.min_ranks,
@@ -283,6 +350,9 @@ std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings)
     text += shell_quoted(rank.program);
     for (size_t k = 1; k < rank.arguments.size(); ++k)
       text += " " + shell_quoted(rank.arguments[k]);
+    if (!rank.output.empty())
+      text += fmt::format(" > {} 2> {}", shell_quoted(rank.output + "/stdout"),
+                          shell_quoted(rank.output + "/stderr"));
     text += "\n";
   }
   return text;
@@ -295,8 +365,13 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
     return parsed.ending.code;
   }
   const RunOptions& options = parsed.options;
-  Surroundings surroundings{environment(), "unix:/tmp/hora-XXXXXX/store", random_name(),
-                            allowed_cores()};
+  Surroundings surroundings{
+      environment(), "unix:/tmp/hora-XXXXXX/store", random_name(), allowed_cores(), {}};
+  if (!options.config_file.empty()) {
+    auto file = read_settings_file(options.config_file);
+    if (!file.ok()) return complain(program, file.status());
+    surroundings.file = std::move(file).value();
+  }
   // A mistake is told before there is anything to clean up.
   const Result<JobPlan> trial = make_plan(options, surroundings);
   if (!trial.ok()) return complain(program, trial.status());

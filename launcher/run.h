@@ -6,6 +6,7 @@
 
 #include "hora/status.h"
 #include "launcher/job.h"
+#include "launcher/settings_file.h"
 
 namespace hora {
 
@@ -13,7 +14,9 @@ namespace hora {
 struct RunOptions {
   int ranks = 0;
   bool prefix = true;
-  bool dry_run = false;
+  bool dry_run = false, check_build = false;
+  std::string output_dir;              ///< files for the ranks' output; empty: our own
+  std::string config_file;             ///< TOML or YAML; empty: none
   double grace = 15;                   ///< seconds
   std::vector<std::string> variables;  ///< NAME=VALUE; from -x and from flags that are settings
   std::vector<std::string> command;    ///< the program and its arguments
@@ -48,7 +51,13 @@ struct Surroundings {
   std::string store;                     ///< address for HORA_STORE
   std::string job;
   int cores = 1;
+  std::vector<FileSetting> file;  ///< what options.config_file says
 };
+
+/// The setting flags of `arguments`, as horarun takes them, and --config-file, for `hora config`.
+/// Anything else there is a mistake.
+ParsedRun parse_settings_flags(const std::string& program,
+                               const std::vector<std::string>& arguments, bool& origin);
 
 /// Finds the program, makes each rank's environment, and reads it as the ranks will, so that a
 /// mistake is told once, before anything starts. Errors: kUnavailable: no such program;

@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "hora/config.h"
 
@@ -39,14 +40,59 @@ constexpr std::string_view kEnd =
 
 ## Which rank is this?
 
-Rank and size come from one source: `HORA_RANK` and `HORA_SIZE`, else `HOROVOD_RANK` and
-`HOROVOD_SIZE`, else torchrun's `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and `LOCAL_WORLD_SIZE`. `horarun`
-sets the first and the last kind. More than one rank needs `HORA_STORE`, where the ranks find each
-other; without it the start fails with an error that says to use `horarun`.
+Rank and size come from one source, the first of these that is set:
+
+| launcher | rank and size | the job, for ranks that look for each other |
+|---|---|---|
+| `horarun` | `HORA_RANK`, `HORA_SIZE` | `HORA_STORE` |
+| Horovod's | `HOROVOD_RANK`, `HOROVOD_SIZE` | `HORA_STORE` |
+| `torchrun` | `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `LOCAL_WORLD_SIZE` | `MASTER_PORT`, `TORCHELASTIC_RUN_ID` |
+| `mpirun` of Open MPI | `OMPI_COMM_WORLD_RANK`, `OMPI_COMM_WORLD_SIZE`, and `_LOCAL_` | `PMIX_NAMESPACE`, or `OMPI_MCA_ess_base_jobid` |
+| `mpirun` of MPICH and Intel MPI | `PMI_RANK`, `PMI_SIZE`, `MPI_LOCALRANKID`, `MPI_LOCALNRANKS` | the parent process |
+| `srun` | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID` | `SLURM_JOB_ID`, `SLURM_STEP_ID` |
+| none: `python train.py` | rank 0 of 1 | |
+
+`horarun` also sets torchrun's variables. Under the others rank 0 serves the store itself, on a Unix
+socket that only processes of the same user on the same host can use. Where more than one rank was
+started and nothing tells the job, the start fails with an error that says to use `horarun`.
+
+## Which value counts?
+
+A flag of `horarun` or `-x`, else the environment, else `--config-file`, else the default. Every
+setting is a flag (`--bucket-bytes 8MiB` for `HORA_BUCKET_BYTES`), and `hora config --origin`, which
+takes the same flags, shows where each value comes from and what it was chosen over. A file is flat
+TOML or YAML; a section is the beginning of its keys' names:
+
+```toml
+bucket_bytes = "16 MiB"
+[stall]
+warning = "20 s"
+```
 )";
 
 std::string code_or_nothing(std::string_view text) {
   return text.empty() ? "" : fmt::format("`{}`", text);
+}
+
+/// Whoever sets `setting`, the strongest first. With their values where they did not win.
+std::vector<std::string> claims(const ConfigSources& sources, const Setting& setting) {
+  std::vector<std::string> told;
+  const auto tell = [&](const std::string& who, std::string_view value) {
+    told.push_back(told.empty() ? who : fmt::format("{} {}", who, value));
+  };
+  const auto look = [&](const std::vector<std::string>& entries, std::string_view name,
+                        const std::string& who) {
+    if (name.empty()) return;
+    for (const std::string& entry : entries)
+      if (entry.starts_with(fmt::format("{}=", name)) && entry.size() > name.size() + 1)
+        return tell(who, std::string_view(entry).substr(name.size() + 1));
+  };
+  look(sources.flags, setting.name, "flag " + flag_of(setting));
+  look(sources.environment, setting.name, "environment");
+  look(sources.environment, setting.alias, setting.alias);
+  for (const FileSetting& each : sources.file)
+    if (each.variable == setting.name) tell("file " + each.place, each.value);
+  return told;
 }
 
 }  // namespace
@@ -77,17 +123,24 @@ std::string settings_text() {
   return page;
 }
 
-ConfigPage config_page(const std::vector<std::string>& environment) {
+ConfigPage config_page(const ConfigSources& sources, bool over) {
+  // The first of two entries with one name is the one that counts.
+  std::vector<std::string> all = sources.flags;
+  all.insert(all.end(), sources.environment.begin(), sources.environment.end());
   std::vector<std::string> origins;
-  const Result<Config> config = Config::parse(environment, &origins);
+  const Result<Config> config = Config::parse(with_defaults(all, sources.file), &origins);
   if (!config.ok()) return {false, config.status().message() + "\n"};
   std::string page;
   for (size_t i = 0; i < settings().size(); ++i) {
     const Setting& setting = settings()[i];
+    std::vector<std::string> told = claims(sources, setting);
+    if (told.empty() && origins[i] != "default") told.push_back(origins[i]);
+    told.emplace_back("default");
+    if (over && told.size() > 1) told.back() += fmt::format(" {}", setting.standard);
+    if (!over) told.resize(1);
     const std::string value = value_of(config.value(), setting);
-    const std::string_view variable = origins[i];
-    const std::string_view origin = variable == setting.name ? "environment" : variable;
-    page += fmt::format("{:<22} {:<12} {}\n", setting.name, value.empty() ? "-" : value, origin);
+    page += fmt::format("{:<22} {:<12} {}\n", setting.name, value.empty() ? "-" : value,
+                        fmt::join(told, ", over "));
   }
   return {true, page};
 }

@@ -34,6 +34,7 @@ TEST(ParseRun, TakesEverySpellingOfTheNumberOfRanks) {
                              {"-n4", "p"},
                              {"--np", "4", "p"},
                              {"--np=4", "p"},
+                             {"--num-proc", "4", "p"},
                              {"-n", "4", "--", "p"}}) {
     const RunOptions options = options_of(words);
     EXPECT_EQ(options.ranks, 4);
@@ -93,6 +94,21 @@ TEST(ParseRun, ExplainsWrongBounds) {
             std::string::npos);
 }
 
+TEST(ParseRun, EverySettingButWhatTheLauncherTellsIsAFlag) {
+  Words words = {"-np", "2"}, expected;
+  for (const Setting& setting : settings()) {
+    const std::string name = setting.name;
+    const bool ours = name.ends_with("RANK") || name.ends_with("SIZE") || name == "HORA_STORE" ||
+                      name == "HORA_JOB" || name == "HORA_WORKER";
+    EXPECT_EQ(flag_of(setting).empty(), ours) << name;
+    if (ours) continue;
+    words.insert(words.end(), {flag_of(setting), "7"});
+    expected.push_back(name + "=7");
+  }
+  words.push_back("p");
+  EXPECT_EQ(options_of(words).variables, expected);
+}
+
 TEST(ParseRun, ExplainsAWrongCommandLine) {
   EXPECT_NE(mistake({"p"}).find("-np N"), std::string::npos);
   EXPECT_NE(mistake({"-np", "0", "p"}).find("at least 1"), std::string::npos);
@@ -101,6 +117,18 @@ TEST(ParseRun, ExplainsAWrongCommandLine) {
   EXPECT_NE(mistake({"-np", "2", "--fast", "p"}).find("--fast"), std::string::npos);
   EXPECT_NE(mistake({"-np", "2", "-x", "A", "p"}).find("NAME=VALUE"), std::string::npos);
   EXPECT_NE(mistake({"-np", "2", "--grace", "soon", "p"}).find("15s"), std::string::npos);
+}
+
+TEST(ParseRun, TellsWhatIsMeantByAnUnknownFlag) {
+  EXPECT_NE(mistake({"-np", "2", "--lane", "3", "p"})
+                .find("--lane: no such option; did you mean "
+                      "--lanes?\n"),
+            std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "--fusion-threshold-mb", "64", "p"})
+                .find("--fusion-threshold-mb is horovodrun's: give --bucket-bytes"),
+            std::string::npos);
+  EXPECT_NE(mistake({"-np", "2", "-H", "localhost:2", "p"}).find("-H is horovodrun's: all ranks"),
+            std::string::npos);
 }
 
 TEST(ParseRun, HelpTeachesAndEndsWell) {
@@ -112,7 +140,7 @@ TEST(ParseRun, HelpTeachesAndEndsWell) {
 }
 
 TEST(MakePlan, TellsEachRankWhoItIs) {
-  const Surroundings here{{"PATH=/bin", "HORA_RANK=77", "KEEP=1"}, "unix:/s", "job1", 8};
+  const Surroundings here{{"PATH=/bin", "HORA_RANK=77", "KEEP=1"}, "unix:/s", "job1", 8, {}};
   const auto plan = make_plan(options_of({"-np", "3", "-x", "MINE=2", "sh", "-c", "x"}), here);
   ASSERT_TRUE(plan.ok()) << plan.status().message();
   ASSERT_EQ(plan.value().ranks.size(), 3u);
@@ -127,7 +155,7 @@ TEST(MakePlan, TellsEachRankWhoItIs) {
 }
 
 TEST(MakePlan, SharesTheCoresButAtLeastOneAndNotAgainstTheUser) {
-  Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2};
+  Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2, {}};
   EXPECT_TRUE(
       has(make_plan(options_of({"-np", "8", "sh"}), here).value().ranks[0], "OMP_NUM_THREADS=1"));
   here.environment.push_back("OMP_NUM_THREADS=5");
@@ -135,8 +163,32 @@ TEST(MakePlan, SharesTheCoresButAtLeastOneAndNotAgainstTheUser) {
       has(make_plan(options_of({"-np", "8", "sh"}), here).value().ranks[0], "OMP_NUM_THREADS=5"));
 }
 
+TEST(MakePlan, AFlagWinsOverTheEnvironmentOverTheFile) {
+  const Surroundings here{
+      {"PATH=/bin", "HORA_SEED=1", "HORA_LANES="},
+      "unix:/s",
+      "j",
+      2,
+      {{"HORA_SEED", "2", "f:1"}, {"HORA_LANES", "3", "f:2"}, {"HORA_SPIN", "4", "f:3"}}};
+  const auto plan = make_plan(options_of({"-np", "2", "--spin", "0", "sh"}), here);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  for (const char* variable : {"HORA_SEED=1", "HORA_LANES=3", "HORA_SPIN=0"})
+    EXPECT_TRUE(has(plan.value().ranks[1], variable)) << variable;
+}
+
+TEST(MakePlan, OutputFilesAreNumberedWithAsManyDigitsAsTheLastRank) {
+  const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2, {}};
+  const auto plan = make_plan(options_of({"-np", "11", "--output-dir", "logs", "sh"}), here);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  EXPECT_EQ(plan.value().ranks[3].output, "logs/rank.03");
+  EXPECT_NE(describe_plan(plan.value(), here)
+                .find("/bin/sh > logs/rank.10/stdout 2> "
+                      "logs/rank.10/stderr\n"),
+            std::string::npos);
+}
+
 TEST(MakePlan, RefusesWhatTheRanksWouldRefuse) {
-  const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2};
+  const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2, {}};
   const auto wrong = make_plan(options_of({"-np", "2", "--backend", "carrier-pigeon", "sh"}), here);
   EXPECT_EQ(wrong.status().code(), Code::kInvalidArgument);
   EXPECT_NE(wrong.status().message().find("auto, shm, gloo"), std::string::npos);

@@ -28,13 +28,36 @@ TEST(SettingsPage, NamesEverySettingAndAlias) {
   }
 }
 
+bool has_line(const ConfigPage& page, const std::string& line) {
+  return page.text.find(line + "\n") != page.text.npos;
+}
+
 TEST(ConfigPage, SaysWhereAValueComesFrom) {
-  const ConfigPage page = config_page({"HORA_LANES=3", "HOROVOD_FUSION_THRESHOLD=1048576"});
+  const ConfigPage page =
+      config_page({{}, {"HORA_LANES=3", "HOROVOD_FUSION_THRESHOLD=1048576"}, {}}, false);
   ASSERT_TRUE(page.ok);
-  EXPECT_NE(page.text.find("HORA_LANES             3            environment\n"), std::string::npos);
-  EXPECT_NE(page.text.find("1 MiB        HOROVOD_FUSION_THRESHOLD\n"), std::string::npos);
-  EXPECT_NE(page.text.find("HORA_SEED              0            default\n"), std::string::npos);
-  EXPECT_FALSE(config_page({"HORA_LANES=x"}).ok);
+  EXPECT_TRUE(has_line(page, "HORA_LANES             3            environment"));
+  EXPECT_TRUE(has_line(page, "HORA_BUCKET_BYTES      1 MiB        HOROVOD_FUSION_THRESHOLD"));
+  EXPECT_TRUE(has_line(page, "HORA_SEED              0            default"));
+  EXPECT_FALSE(config_page({{}, {"HORA_LANES=x"}, {}}, false).ok);
+}
+
+TEST(ConfigPage, AFlagWinsOverTheEnvironmentOverTheFile) {
+  const ConfigSources all{{"HORA_LANES=5"}, {"HORA_LANES=4"}, {{"HORA_LANES", "3", "run.toml:1"}}};
+  EXPECT_TRUE(has_line(config_page(all, true),
+                       "HORA_LANES             5            flag --lanes, over environment 4, over "
+                       "file run.toml:1 3, over default 2"));
+  EXPECT_TRUE(has_line(config_page({{}, all.environment, all.file}, false),
+                       "HORA_LANES             4            environment"));
+  EXPECT_TRUE(has_line(config_page({{}, {}, all.file}, false),
+                       "HORA_LANES             3            file run.toml:1"));
+}
+
+TEST(ConfigPage, HorovodsVariableWinsOverTheFile) {
+  const ConfigSources both{
+      {}, {"HOROVOD_FUSION_THRESHOLD=1048576"}, {{"HORA_BUCKET_BYTES", "2 MiB", "run.toml:1"}}};
+  EXPECT_TRUE(has_line(config_page(both, false),
+                       "HORA_BUCKET_BYTES      1 MiB        HOROVOD_FUSION_THRESHOLD"));
 }
 
 }  // namespace

@@ -272,6 +272,72 @@ def test_a_reader_that_goes_away_does_not_hang_the_job():
     job.stderr.close()
 
 
+def test_output_files_hold_what_each_rank_printed(tmp_path):
+    program = (
+        "import os, sys; print('a\\rb', os.environ['RANK']); sys.stderr.write('no end')\n"
+        "sys.exit(int(os.environ['RANK']))"
+    )
+    done = run("-np", "2", "--output-dir", str(tmp_path / "new" / "logs"), program=program)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    told = done.stderr.splitlines()  # what failed is told as ever
+    assert told[1] == "[1] no end"
+    assert told[2].endswith("exited with code 1")
+    files = {
+        str(path.relative_to(tmp_path / "new")): path.read_bytes()
+        for path in (tmp_path / "new").rglob("std*")
+    }
+    assert files == {
+        "logs/rank.0/stdout": b"a\rb 0\n",
+        "logs/rank.0/stderr": b"no end",
+        "logs/rank.1/stdout": b"a\rb 1\n",
+        "logs/rank.1/stderr": b"no end",
+    }
+
+
+def test_an_output_folder_that_cannot_be_made_is_named_and_nothing_starts(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("-np", "2", "--output-dir", str(tmp_path / "file"), program="print('started')")
+    assert done.returncode == 1
+    assert f"--output-dir: cannot write {tmp_path}/file/rank.0/stdout: Not a dir" in done.stderr
+    assert "started" not in done.stdout
+
+
+def test_a_file_of_settings_reaches_the_ranks_and_its_mistakes_are_told(tmp_path):
+    good, bad = tmp_path / "run.toml", tmp_path / "run.yaml"
+    good.write_text('lanes = 3\n[stall]\nwarning = "20 s"\n')
+    bad.write_text("lanes: 3\nlames: 3\n")
+    program = "import os; print(os.environ['HORA_LANES'], os.environ['HORA_STALL_WARNING'])"
+    words = ("-np", "1", "--config-file", str(good))
+    assert run(*words, program=program).stdout == "[0] 3 20 s\n"
+    assert run(*words, "--lanes", "4", program=program).stdout == "[0] 4 20 s\n"
+    wrong = run("-np", "1", "--config-file", str(bad), program=program)
+    assert wrong.returncode == 2
+    assert wrong.stderr == f"horarun: {bad}:2: 'lames' is no setting; did you mean lanes?\n"
+
+
+def test_config_origin_shows_what_won_over_what(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text("lanes = 3\n")
+    hora = pathlib.Path(HORARUN).with_name("hora")
+    words = [hora, "config", "--origin", "--config-file", file, "--lanes", "5"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=LIMIT, env={**os.environ, "HORA_LANES": "4"}
+    )
+    line = next(line for line in done.stdout.splitlines() if line.startswith("HORA_LANES "))
+    assert line.split(maxsplit=2)[1:] == [
+        "5",
+        f"flag --lanes, over environment 4, over file {file}:1 3, over default 2",
+    ]
+
+
+def test_check_build_says_what_is_built_in():
+    done = run("--check-build")
+    assert done.returncode == 0
+    assert "    [X] PyTorch\n" in done.stdout
+    assert "    [X] shm\n" in done.stdout
+
+
 def test_version_and_help():
     assert run("--version").stdout.startswith("hora ")
     assert "Examples:" in run("--help").stdout
