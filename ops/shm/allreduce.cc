@@ -81,6 +81,8 @@ Ticket ShmCommunicator::small(Lane& lane, uint64_t tag, std::span<const Segment>
         return false;
     return true;
   }));
+  // So the next operation need not fetch their words, a line each from another core.
+  for (Debt& earlier : debts_->slots) earlier.settle(group_, tag);
   size_t done = 0;
   for (const Segment& segment : segments) {
     if (segment.count == 0) continue;

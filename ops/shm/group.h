@@ -28,8 +28,9 @@ namespace hora::shm {
 ///
 /// Why memory may be reused. A rank that lets peers read its slot or chunks writes down a Debt: who
 /// the members were and the final word they will reach. Before the memory is written again, in
-/// whatever set, it waits until all have. The last step of an operation therefore costs no waiting
-/// unless the next one comes before the slowest peer is done with the same memory.
+/// whatever set, it waits until all have, unless it has seen all of them in a later operation. The
+/// last step of an operation therefore costs no waiting unless the next one comes before the
+/// slowest peer is done with the same memory.
 constexpr int kStepBits = 24;
 constexpr uint64_t kFinal = (uint64_t{1} << kStepBits) - 1;
 constexpr uint64_t word_of(uint64_t tag, uint64_t step) {
@@ -77,11 +78,17 @@ struct Group {
 struct Debt {
   std::shared_ptr<const Group> group;
   uint64_t word = 0;
+  bool open = false;
   void owe(const std::shared_ptr<const Group>& to, uint64_t until) {
     if (group != to) group = to;
     word = until;
+    open = true;
   }
-  bool paid(size_t& next) const { return !group || group->all_reached(word, next); }
+  /// All members of `by` have been seen in the operation `tag`, hence past all before it.
+  void settle(const std::shared_ptr<const Group>& by, uint64_t tag) {
+    if (group == by && word < word_of(tag, 0)) open = false;
+  }
+  bool paid(size_t& next) const { return !open || group->all_reached(word, next); }
 };
 
 /// This rank's memory on one lane, shared by the lane's communicators.
