@@ -11,6 +11,12 @@ int64_t SystemClock::now() const {
       .count();
 }
 
+int64_t unix_time() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
 Deadline::Deadline(const Clock& clock, std::chrono::nanoseconds from_now) : clock_(&clock) {
   const int64_t now = clock.now();
   const int64_t room = std::numeric_limits<int64_t>::max() - std::max<int64_t>(now, 0);

@@ -20,6 +20,10 @@ class SystemClock : public Clock {
   int64_t now() const override;
 };
 
+/// Nanoseconds since 1970 by the host's own clock, for people and for other hosts. May jump: no
+/// timeout takes it. Threads: any.
+int64_t unix_time();
+
 /// A moment after which nobody should wait any longer. Borrows the clock.
 class Deadline {
  public:

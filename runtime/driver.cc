@@ -41,6 +41,7 @@ Options options_of(const Config& config) {
 
 Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
     : compression(config),
+      observer(clock),
       transport_(std::move(transport)),
       config_(config),
       spin_(nanoseconds(config.spin)),
@@ -55,7 +56,7 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
                                     operations,
                                     *transport_.backend,
                                     compression,
-                                    counters_,
+                                    observer,
                                     world.rank,
                                     [this](SetId set) { return negotiator_->members(set); }};
   for (int lane = 0; lane < config.lanes; ++lane)
@@ -81,10 +82,11 @@ void Driver::forget_in_child() {
 }
 
 bool Driver::step() {
+  const int64_t now = clock_.now();
+  observer.at(now);
   bool moved = take_requests();
   moved |= take_frames();
   dirty_ |= moved;
-  const int64_t now = clock_.now();
   if (now - looked_at_ > kLookEvery) {
     looked_at_ = now;
     take_lost();
@@ -136,6 +138,7 @@ bool Driver::take_requests() {
         ++open_;
         last_name_.assign(submission.name);
         last_submit_ = operation.submitted_at;
+        observer.taken(operation);
         if (operation.request.op == Op::kJoin)
           inputs_.joins.push_back({submission.set, submission.handle});
         else
@@ -179,7 +182,7 @@ void Driver::take_lost() {
 // submit again at once.
 void Driver::deliver() {
   for (const auto& send : outputs_.sends) {
-    counters_.control_bytes += send.bytes.size();
+    observer.metrics.control_bytes.add(send.bytes.size());
     const Status sent = transport_.channel->send(send.to, send.bytes);
     if (!sent.ok() && !closed_) {
       inputs_.lost.push_back({send.to, sent.message()});
@@ -257,13 +260,13 @@ void Driver::complete(Operation* operation, const Status& status, int64_t value)
   if (operation->request.op == Op::kAddSet || operation->request.op == Op::kJoin)
     operation->outcome.value = value;
   operation->status = status;
-  ++counters_.requests;
+  observer.done(*operation);
   --open_;
-  if (!status.ok()) ++counters_.errors;
   Operation* next = operation->name ? names.end(operation->name) : nullptr;
   operation->complete();
   if (!next) return;
   ++open_;
+  observer.taken(*next);
   inputs_.requests.push_back(&next->submission);
   dirty_ = true;
 }
@@ -283,20 +286,13 @@ bool Driver::finished() const {
          std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) { return lane->idle(); });
 }
 
-void Driver::publish() {
-  const std::lock_guard lock(shared_);
-  published_ = counters_;
-}
-
 void Driver::listen() {
   transport_.channel->bell().arm();
   if (step()) wake();
-  publish();
 }
 
 void Driver::leave() {
   for (int turn = 0; turn < kPartingTurns && step(); ++turn) continue;
-  publish();
   const bool short_visit = clock_.now() - entered_at_ < kShortVisit;
   if (!short_visit || open_ > 0) token.poke();
 }
@@ -339,14 +335,17 @@ Result<std::span<std::byte>> Driver::allocate(size_t bytes) {
   return std::span(memory, bytes);
 }
 
-Counters Driver::counters() {
-  if (token.try_enter()) {
-    const Counters now = counters_;
-    token.exit();
-    return now;
-  }
-  const std::lock_guard lock(shared_);
-  return published_;
+TimelineFile::Origin Driver::origin() const {
+  const World& world = transport_.world;
+  TimelineFile::Origin origin;
+  origin.rank = world.rank;
+  origin.size = world.size();
+  origin.lanes = config_.lanes;
+  origin.host = world.members[static_cast<size_t>(world.rank)].host;
+  origin.backend = transport_.backend->name();
+  origin.job = config_.job;
+  origin.epoch = world.epoch;
+  return origin;
 }
 
 void Driver::on_stall(std::function<void(const Stall&)> report) {

@@ -20,6 +20,7 @@
 #include "runtime/log.h"
 #include "runtime/name_table.h"
 #include "runtime/negotiator.h"
+#include "runtime/observer.h"
 #include "runtime/operation.h"
 #include "runtime/request_queue.h"
 #include "runtime/token.h"
@@ -114,6 +115,7 @@ class Driver {
   OperationPool operations;  ///< any thread
   NameTable names;           ///< any thread
   Compression compression;
+  Observer observer;  ///< its own rules; after `names`, which its timeline uses
 
   /// Any thread. Why the epoch ended; ok while it lasts.
   Status health() const;
@@ -125,7 +127,9 @@ class Driver {
 
   /// Any thread. Memory that the backend reaches in place, or plain memory if it has none.
   Result<std::span<std::byte>> allocate(size_t bytes);
-  Counters counters();
+  Counters counters() const { return observer.counters(); }
+  /// Any thread. What a timeline's file says about this rank.
+  TimelineFile::Origin origin() const;
 
   void on_stall(std::function<void(const Stall&)> report);
   void on_whereabouts(std::function<std::string()> describe);
@@ -137,7 +141,6 @@ class Driver {
   bool take_requests();
   bool take_frames();
   void take_lost();
-  void publish();
   bool run_lanes();
   void take_ended(LaneRunner& lane);
   void deliver();
@@ -168,7 +171,6 @@ class Driver {
   bool all_sent_ = true;
   int64_t wake_at_ = 0, looked_at_ = 0;
   const int watched_;  ///< epoll: the bell and whatever tells that a peer died; any thread
-  Counters counters_;
 
   /// A lane failed by itself: the control plane names the cause, so wait for its verdict a while.
   struct DataError {
@@ -188,7 +190,6 @@ class Driver {
   Status health_;
   std::function<void(const Stall&)> stall_;
   std::function<std::string()> whereabouts_;
-  Counters published_;
 
   std::string last_name_;  ///< what this rank submitted last, and when
   int64_t last_submit_ = 0;

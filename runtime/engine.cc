@@ -87,6 +87,7 @@ class Engine::Impl final : public ForkGuard {
     Status status = sign(request, driver.world(), driver.compression, *operation);
     operation->submission.handle = operation->handle();
     operation->submitted_at = clock.now();
+    operation->awaited_at = 0;
     bool turn = true;
     if (status.ok() && request.name.empty()) turn = driver.names.begin_unnamed(*operation);
     if (status.ok() && !request.name.empty()) status = driver.names.begin(*operation);
@@ -116,18 +117,23 @@ class Engine::Impl final : public ForkGuard {
   void await(Operation& operation, int64_t deadline) {
     if (operation.done()) return;
     push(operation);
-    const int64_t yield_until = clock.now() + static_cast<int64_t>(config.spin * 1e9);
+    const int64_t began = clock.now();
+    if (operation.awaited_at == 0) operation.awaited_at = began;
+    const int64_t yield_until = began + static_cast<int64_t>(config.spin * 1e9);
     driver.token.arrive();
     bool rang = false, goes_on = true;
+    int64_t ended = 0;  // known for nothing if this thread itself drove
     while (goes_on && !operation.done()) {
       if (driver.token.try_enter()) {
         driver.enter();
         goes_on = driver.drive([&] { return operation.done(); }, deadline);
         driver.leave();
         driver.token.exit();
-        if (clock.now() >= deadline) break;
+        ended = clock.now();
+        if (ended >= deadline) break;
         continue;
       }
+      ended = 0;
       if (!std::exchange(rang, true)) driver.ring();  // the holder may sleep
       const int64_t now = clock.now();
       if (now >= deadline) break;
@@ -142,6 +148,14 @@ class Engine::Impl final : public ForkGuard {
       driver.token.arrive();
     }
     driver.token.depart();
+    if (operation.done())
+      driver.observer.waited(operation.name, operation.awaited_at,
+                             ended != 0 ? ended : clock.now());
+  }
+
+  Status start_timeline(const std::string& path) {
+    HORA_TRY(usable());
+    return driver.observer.timeline.start(path, driver.origin(), config.timeline_bytes);
   }
 
   /// What became of an operation that has ended; its handle is used up.
@@ -177,8 +191,12 @@ Result<std::unique_ptr<Engine>> Engine::start(const Config& config) {
   const SystemClock clock;
   auto transport = meet(config, clock);
   if (!transport.ok()) return transport.status();
-  return std::unique_ptr<Engine>(
+  auto engine = std::unique_ptr<Engine>(
       new Engine(std::make_unique<Impl>(std::move(transport).value(), config)));
+  // Horovod's word for "later, by start_timeline()", which is always possible here.
+  if (!config.timeline.empty() && config.timeline != "DYNAMIC")
+    HORA_TRY(engine->start_timeline(Timeline::path_in_epoch(config.timeline, config.epoch)));
+  return engine;
 }
 
 Result<std::vector<std::unique_ptr<Engine>>> Engine::start_local(int size, const Config& config) {
@@ -274,7 +292,7 @@ Status Engine::shutdown() {
   driver.token.exit();
   driver.token.depart();
   impl_->stop_thread();
-  return {};
+  return driver.observer.timeline.stop();
 }
 
 Status Engine::health() const {
@@ -282,6 +300,27 @@ Status Engine::health() const {
 }
 Counters Engine::counters() const {
   return impl_->driver.counters();
+}
+
+std::string Engine::metrics_text() const {
+  return hora::metrics_text(counters(), world().rank);
+}
+
+Status Engine::start_timeline(const std::string& path) {
+  return impl_->start_timeline(path);
+}
+
+Status Engine::stop_timeline() {
+  if (impl_->foreign()) return forked();
+  return impl_->driver.observer.timeline.stop();
+}
+
+int64_t Engine::begin_range() const {
+  return impl_->driver.observer.timeline.on() ? impl_->clock.now() : 0;
+}
+
+void Engine::end_range(std::string_view name, int64_t began) {
+  if (began != 0 && !impl_->foreign()) impl_->driver.observer.timeline.record_range(name, began);
 }
 
 void Engine::on_stall(std::function<void(const Stall&)> report) {

@@ -74,6 +74,8 @@ void LaneRunner::push(const Plan& plan) {
   if (!spare_.empty()) spare_.pop_back();
   run->sequence = plan.seq;
   run->set = plan.set;
+  run->agreed_at = context_.observer.now();
+  run->begun_at = 0;
   run->parts.clear();
   run->segments.clear();
   for (const Slice& slice : plan.slices) {
@@ -83,7 +85,10 @@ void LaneRunner::push(const Plan& plan) {
     if (run->parts.empty()) describe(*run, *item);
     Part part;
     part.operation = slice.handle ? context_.operations.find(slice.handle) : nullptr;
-    if (part.operation) part.operation->handed = true;
+    if (part.operation) {
+      context_.observer.agreed(*part.operation, plan.seq, slice.count * bytes_of(signature.dtype));
+      part.operation->handed = true;
+    }
     part.first = slice.first;
     part.count = slice.count;
     part.last = slice.last;
@@ -123,6 +128,10 @@ bool LaneRunner::progress() {
 void LaneRunner::begin(std::unique_ptr<Run> run) {
   current_ = std::move(run);
   if (!why_.ok()) return;  // finish() follows: the lane is idle and its outcome is taken below
+  const BoundChain* const chain = current_->parts[0].chain;
+  const auto how = static_cast<uint8_t>(chain ? chain->how : Aggregation::kDense);
+  current_->begun_at = context_.observer.begun(current_->sequence, lane_.index(), current_->op, how,
+                                               current_->agreed_at);
   lane_.start(execute(*current_));
 }
 
@@ -132,12 +141,15 @@ void LaneRunner::finish(const Status& status) {
   ended.sequence = current_->sequence;
   ended.status = !status.ok() ? status : why_;
   ended.what = current_->what;
+  uint64_t elements = 0;
   for (const Part& part : current_->parts) {
-    context_.counters.bytes += part.count * bytes_of(current_->reduction.dtype);
+    elements += part.count;
     if (part.operation && (part.last || !ended.status.ok()))
       ended.completed.push_back(part.operation);
   }
-  ++context_.counters.buckets;
+  context_.observer.ended(current_->sequence, ended.status.code(),
+                          elements * bytes_of(current_->reduction.dtype), current_->parts.size(),
+                          current_->begun_at);
   spare_.push_back(std::move(current_));
 }
 

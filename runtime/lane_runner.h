@@ -7,11 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "hora/engine.h"
 #include "ops/aggregate.h"
 #include "ops/backend.h"
 #include "ops/lane.h"
 #include "runtime/compression.h"
+#include "runtime/observer.h"
 #include "runtime/operation.h"
 #include "runtime/plan_cache.h"
 #include "runtime/recycled.h"
@@ -31,7 +31,7 @@ class LaneRunner {
     OperationPool& operations;
     Backend& backend;
     Compression& compression;
-    Counters& counters;
+    Observer& observer;
     Rank me;
     /// The ranks of a set, ascending; null if there is no such set.
     std::function<const std::vector<Rank>*(SetId)> members;
@@ -73,7 +73,8 @@ class LaneRunner {
     Reduction reduction;
     int root = 0;  ///< its number among the members
     Communicator* over = nullptr;
-    Status refused;  ///< why there is no communicator
+    int64_t agreed_at = 0, begun_at = 0;  ///< 0: has not
+    Status refused;                       ///< why there is no communicator
     std::string what;
     std::vector<Part> parts;
     std::vector<Segment> segments;
@@ -94,7 +95,7 @@ class LaneRunner {
   void describe(Run& run, const PlanCache::Item& item);
   void begin(std::unique_ptr<Run> run);
   void finish(const Status& status);
-  void count_wire(uint64_t bytes) { context_.counters.wire_bytes += bytes; }
+  void count_wire(uint64_t bytes) { context_.observer.metrics.wire_bytes.add(bytes); }
 
   /// Of the lane's scratch slots, below kAggregateScratch.
   static constexpr size_t kZeroSlot = 16, kPackSlot = 17, kUnpackSlot = 18;

@@ -13,6 +13,7 @@ Name* NameTable::intern(SetId set, std::string_view text) {
     return found->second.get();
   auto name = std::make_unique<Name>();
   name->set = set;
+  name->number = static_cast<uint32_t>(names_.size());
   name->text = text;
   Name* const made = name.get();
   names_.emplace(Key{set, made->text}, std::move(name));

@@ -17,6 +17,7 @@ struct Operation;
 /// One operation name of one process set.
 struct Name {
   SetId set = 0;
+  uint32_t number = 0;  ///< counts the table's names from 0
   std::string text;
   bool in_flight = false;          ///< guarded by the table's mutex
   std::deque<Operation*> waiting;  ///< unnamed operations whose turn comes when this one has ended

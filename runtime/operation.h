@@ -31,7 +31,9 @@ struct Operation {
   Submission submission;
   Name* name = nullptr;
   int64_t submitted_at = 0;
-  bool handed = false;  ///< some of its slices went to a lane; driver only
+  int64_t taken_at = 0;    ///< when the driver took it up; driver only
+  int64_t awaited_at = 0;  ///< when its caller began to wait, perhaps in turns; waiter only
+  bool handed = false;     ///< some of its slices went to a lane; driver only
 
   Status status;
   Outcome outcome;

@@ -33,7 +33,9 @@ struct Config {
   double spin = 0;                                                                    ///< seconds
   double elastic_timeout = 0;                                                         ///< seconds
   uint64_t seed = 0;
-  std::string log_level;  ///< trace, debug, info, warning, error, off
+  std::string timeline;         ///< a path; empty: none until asked for at run time
+  uint64_t timeline_bytes = 0;  ///< of one rank's file
+  std::string log_level;        ///< trace, debug, info, warning, error, off
 
   /// All defaults.
   Config();

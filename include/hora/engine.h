@@ -6,9 +6,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "hora/config.h"
+#include "hora/counters.h"
 #include "hora/request.h"
 #include "hora/status.h"
 #include "hora/world.h"
@@ -30,16 +32,6 @@ struct Outcome {
   std::vector<Buffer> outputs;           ///< for every output that was submitted without memory
   std::vector<int64_t> received_splits;  ///< alltoall: rows from each member
   int64_t value = 0;                     ///< add_set: the set's id; join: the last rank to join
-};
-
-/// What this rank has done since it started. Bytes are what this rank sent to others.
-struct Counters {
-  uint64_t requests = 0;       ///< completed, well or not
-  uint64_t errors = 0;         ///< of them, not ok
-  uint64_t buckets = 0;        ///< collectives run
-  uint64_t bytes = 0;          ///< of tensors in them, before compression
-  uint64_t wire_bytes = 0;     ///< sent to other ranks for them
-  uint64_t control_bytes = 0;  ///< sent by the control plane
 };
 
 /// A request that others are late for, told once per stall_warning while it lasts.
@@ -110,6 +102,22 @@ class Engine {
   Status health() const;
 
   Counters counters() const;
+  /// The same for Prometheus, in its text format.
+  std::string metrics_text() const;
+
+  /// From now on writes what happens to every request to a Chrome trace, see docs/timeline.md: rank
+  /// 0 to `path`, rank 3 to the path with .3 before its extension. At most
+  /// config().timeline_bytes. Errors: kInvalidArgument if a timeline is on, or the file cannot be
+  /// written.
+  Status start_timeline(const std::string& path);
+  /// The file is whole when it returns; nothing to do if no timeline is on. Errors: kUnavailable if
+  /// not everything could be written.
+  Status stop_timeline();
+
+  /// A stretch of the caller's own work for the timeline, such as "backward": begin_range() gives
+  /// the time, or 0 while no timeline is on; end_range() does nothing with 0.
+  int64_t begin_range() const;
+  void end_range(std::string_view name, int64_t began);
 
   /// Called from the background thread for every stall report; replaces the default (a warning on
   /// stderr). Must not call the engine.

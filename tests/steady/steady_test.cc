@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <barrier>
+#include <cstdio>
 #include <cstdlib>
 #include <new>
 #include <thread>
@@ -11,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "hora/engine.h"
+#include "runtime/timeline.h"
 
 namespace {
 std::atomic<uint64_t> allocations{0};
@@ -53,6 +55,7 @@ struct Case {
   const char* name;
   const char* chain;
   uint16_t domain;
+  bool timeline = false;
 };
 
 /// One step of training: the gradients of `requests`, some small and some cut into slices.
@@ -95,6 +98,8 @@ TEST_P(Steady, AllocatesNothingOnceItIsWarm) {
     }
     std::vector<Handle> handles;
     handles.reserve(requests.size());
+    const std::string path = testing::TempDir() + "/steady_timeline.json";
+    if (GetParam().timeline) ASSERT_TRUE(engine.start_timeline(path).ok());
     for (int i = 0; i < kWarm; ++i) step(engine, requests, handles);
     meet.arrive_and_wait();
     if (rank == 0) before = allocations.load();
@@ -104,6 +109,10 @@ TEST_P(Steady, AllocatesNothingOnceItIsWarm) {
     if (rank == 0) after = allocations.load();
     meet.arrive_and_wait();
     EXPECT_TRUE(engine.shutdown().ok());
+    if (GetParam().timeline) {
+      EXPECT_EQ(engine.counters().timeline_dropped, 0u);
+      EXPECT_EQ(std::remove(Timeline::path_of(path, rank).c_str()), 0);
+    }
   };
   std::thread other(rank_body, 1);
   rank_body(0);
@@ -113,7 +122,8 @@ TEST_P(Steady, AllocatesNothingOnceItIsWarm) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, Steady,
                          testing::Values(Case{"plain", "none", 0}, Case{"gradients", "none", 1},
-                                         Case{"half", "bf16", 1}, Case{"onebit", "onebit", 1}),
+                                         Case{"half", "bf16", 1}, Case{"onebit", "onebit", 1},
+                                         Case{"watched", "none", 1, true}),
                          [](const auto& each) { return std::string(each.param.name); });
 
 }  // namespace
