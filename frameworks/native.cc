@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,20 @@ nb::object as_buffer(Buffer buffer) {
   void* data = buffer.data.release();
   return as_buffer(data, bytes,
                    nb::capsule(data, [](void* memory) noexcept { std::free(memory); }));
+}
+
+nb::str as_str(std::string_view text) {
+  return nb::str(text.data(), text.size());
+}
+
+nb::dict as_dict(const Histogram& histogram) {
+  nb::dict result;
+  nb::list buckets;
+  for (const uint64_t count : histogram.buckets) buckets.append(count);
+  result["count"] = histogram.count;
+  result["sum"] = histogram.sum;
+  result["buckets"] = buckets;
+  return result;
 }
 
 /// An engine in Python's hands. Methods run under the interpreter's lock, which therefore guards
@@ -199,15 +214,40 @@ class Session {
 
   nb::dict counters() const {
     const Counters counters = engine().counters();
-    nb::dict result;
+    nb::dict result, operations, phases;
     result["requests"] = counters.requests;
     result["errors"] = counters.errors;
     result["buckets"] = counters.buckets;
     result["bytes"] = counters.bytes;
     result["wire_bytes"] = counters.wire_bytes;
     result["control_bytes"] = counters.control_bytes;
+    result["timeline_dropped"] = counters.timeline_dropped;
+    for (size_t i = 0; i < kOps; i++) {
+      operations[as_str(name_of(static_cast<Op>(i)))] = counters.operations[i];
+    }
+    for (size_t i = 0; i < kPhases; i++) {
+      phases[as_str(name_of(static_cast<Phase>(i)))] = as_dict(counters.phases[i]);
+    }
+    result["operations"] = operations;
+    result["phases"] = phases;
+    result["waits"] = as_dict(counters.waits);
+    result["bucket_bytes"] = as_dict(counters.bucket_bytes);
+    result["bucket_tensors"] = as_dict(counters.bucket_tensors);
     return result;
   }
+
+  std::string metrics_text() const { return engine().metrics_text(); }
+
+  void start_timeline(const std::string& path) const { check(engine().start_timeline(path)); }
+  void stop_timeline() const {
+    Engine& running = engine();
+    check([&] {
+      const nb::gil_scoped_release unlocked;
+      return running.stop_timeline();
+    }());
+  }
+  int64_t begin_range() const { return engine().begin_range(); }
+  void end_range(const std::string& name, int64_t began) const { engine().end_range(name, began); }
 
  private:
   std::shared_ptr<Owner> owner_;
@@ -258,7 +298,12 @@ void define_session(nb::module_& m) {
       .def("next_question", &Session::next_question)
       .def("answer", &Session::answer, nb::arg("text"))
       .def("ask", &Session::ask)
-      .def("counters", &Session::counters);
+      .def("counters", &Session::counters)
+      .def("metrics_text", &Session::metrics_text)
+      .def("start_timeline", &Session::start_timeline, nb::arg("path"))
+      .def("stop_timeline", &Session::stop_timeline)
+      .def("begin_range", &Session::begin_range)
+      .def("end_range", &Session::end_range, nb::arg("name"), nb::arg("began"));
   nb::class_<PreparedRequest>(m, "PreparedRequest", "A request that is submitted each step.")
       .def("__init__",
            [](PreparedRequest* self, const Session& session, unsigned op, unsigned dtype,

@@ -38,7 +38,6 @@ from hora.runtime import (
     join,
     local_rank,
     local_size,
-    metrics,
     mpi_built,
     mpi_enabled,
     mpi_threads_supported,
@@ -47,6 +46,13 @@ from hora.runtime import (
     rocm_built,
     shutdown,
     size,
+)
+from hora.timeline import (
+    metrics,
+    metrics_text,
+    start_timeline,
+    stop_timeline,
+    timeline_range,
 )
 
 #: The name under which Horovod's scripts catch what went wrong.
@@ -83,6 +89,7 @@ __all__ = [
     "local_rank",
     "local_size",
     "metrics",
+    "metrics_text",
     "mpi_built",
     "mpi_enabled",
     "mpi_threads_supported",
@@ -93,4 +100,7 @@ __all__ = [
     "run",
     "shutdown",
     "size",
+    "start_timeline",
+    "stop_timeline",
+    "timeline_range",
 ]

@@ -305,15 +305,6 @@ def join(device: int = -1) -> int:
     return session().control(Op.JOIN)
 
 
-def metrics() -> dict[str, int]:
-    """What this rank has done since `init()`.
-
-    `requests` completed, `errors` among them, `buckets` (collectives run), `bytes` of tensors in
-    them, `wire_bytes` sent to other ranks for them, `control_bytes` sent by the control plane.
-    """
-    return session().engine.counters()
-
-
 def _has_plugin(name: str) -> bool:
     return (pathlib.Path(_native.__file__).parent / f"libhora_{name}.so").exists()
 
