@@ -10,6 +10,7 @@
 #include "launcher/doctor.h"
 #include "launcher/run.h"
 #include "launcher/settings_page.h"
+#include "launcher/timeline.h"
 
 namespace hora {
 namespace {
@@ -46,6 +47,9 @@ int hora_main(std::vector<std::string> arguments) {
   app.add_subcommand("config", "Show the settings in force and where each comes from");
   CLI::App* const doctor =
       app.add_subcommand("doctor", "Say what this machine can do, and why not");
+  app.add_subcommand("timeline", "Merge and summarize timelines");
+  if (!arguments.empty() && arguments[0] == "timeline")
+    return timeline_main({arguments.begin() + 1, arguments.end()});
   // Its arguments are another program's, which this parser must not look at.
   if (!arguments.empty() && arguments[0] == "run")
     return run_main("hora run", {arguments.begin() + 1, arguments.end()});

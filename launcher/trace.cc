@@ -1,0 +1,143 @@
+#include "launcher/trace.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+namespace hora {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint64_t kFirstLane = 1, kWaits = 90, kRanges = 91, kFirstTensor = 100;
+
+/// Numbers and texts that may be missing, or be of another kind in somebody else's file.
+int64_t nanoseconds(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  if (found == object.end() || !found->is_number()) return 0;
+  return std::llround(found->get<double>() * 1e3);
+}
+uint64_t number(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_number() ? found->get<uint64_t>() : 0;
+}
+std::string text(const Json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+class Reader {
+ public:
+  explicit Reader(Trace& trace) : trace_(trace) {}
+
+  void read(const Json& event) {
+    const std::string kind = text(event, "ph");
+    const auto found = event.find("args");
+    const Json args = found != event.end() && found->is_object() ? *found : Json::object();
+    if (kind == "M") return describe(event, args);
+    if (kind == "i" && text(event, "name").ends_with(" moments lost"))
+      trace_.lost += std::strtoull(text(event, "name").c_str(), nullptr, 10);
+    if (kind != "X") return;
+    const uint64_t track = number(event, "tid");
+    const int64_t at = trace_.base + nanoseconds(event, "ts");
+    const int64_t end = at + nanoseconds(event, "dur");
+    if (track == kWaits) trace_.waits.push_back({text(event, "name"), at, end});
+    if (track == kRanges) trace_.ranges.push_back({text(event, "name"), at, end});
+    if (track >= kFirstTensor) live(event, args, at, end);
+    if (track >= kFirstLane && track < kWaits) bucket(event, args, at, end);
+  }
+  bool is_ours() const { return is_ours_; }
+
+ private:
+  void describe(const Json& event, const Json& args) {
+    const std::string name = text(event, "name");
+    if (name == "hora_clock") {
+      is_ours_ = number(args, "version") == 1;
+      trace_.job = text(args, "job");
+      trace_.epoch = number(args, "epoch");
+      trace_.rank = static_cast<Rank>(number(args, "rank"));
+      trace_.size = static_cast<int>(number(args, "size"));
+      trace_.host = text(args, "host");
+      trace_.backend = text(args, "backend");
+      trace_.base = static_cast<int64_t>(number(args, "base_ns"));
+      trace_.unix_ns = static_cast<int64_t>(number(args, "unix_ns"));
+    }
+    if (name == "hora_full") trace_.full = true;
+    const uint64_t track = number(event, "tid");
+    if (name == "thread_name" && track >= kFirstTensor) trace_.tensors[track] = text(args, "name");
+  }
+
+  void live(const Json& event, const Json& args, int64_t at, int64_t end) {
+    Trace::Life& life = trace_.lives.emplace_back();
+    const auto reached = [&](const char* key) {
+      return args.contains(key) ? at + nanoseconds(args, key) : 0;
+    };
+    life.tensor = number(event, "tid");
+    life.op = text(event, "name");
+    life.error = text(args, "error");
+    life.plan = number(args, "plan");
+    life.submitted = at;
+    life.taken = reached("taken");
+    life.agreed = reached("agreed");
+    life.begun = reached("begun");
+    life.moved = reached("moved");
+    life.done = end;
+  }
+
+  void bucket(const Json& event, const Json& args, int64_t at, int64_t end) {
+    trace_.buckets.push_back({number(args, "plan"), number(args, "bytes"), number(args, "tensors"),
+                              static_cast<int>(number(event, "tid") - kFirstLane),
+                              text(event, "name"), text(args, "by"), text(args, "error"), at, end,
+                              nanoseconds(args, "queued")});
+  }
+
+  Trace& trace_;
+  bool is_ours_ = false;
+};
+
+}  // namespace
+
+// Line by line: a file may be long, and may end in the middle of a line while a rank writes.
+Result<Trace> parse_trace(std::string_view all, const std::string& path) {
+  Trace trace;
+  trace.path = path;
+  Reader reader(trace);
+  for (size_t line = 1; !all.empty(); ++line) {
+    const size_t length = std::min(all.find('\n'), all.size());
+    const bool whole = length < all.size();
+    std::string_view words = all.substr(0, length);
+    all.remove_prefix(std::min(length + 1, all.size()));
+    if (words.ends_with(',')) words.remove_suffix(1);
+    if (words.empty() || words == "[" || words == "]") continue;
+    const Json event = Json::parse(words, nullptr, false);
+    if (!event.is_object()) {
+      if (!whole) break;
+      return Status(
+          Code::kInvalidArgument,
+          fmt::format("{}:{}: expected one event of a timeline of Hora in each line", path, line));
+    }
+    reader.read(event);
+  }
+  if (!reader.is_ours())
+    return Status(Code::kInvalidArgument,
+                  fmt::format("{}: no timeline of Hora: it has no hora_clock of version 1; give "
+                              "files that HORA_TIMELINE or start_timeline() made",
+                              path));
+  return trace;
+}
+
+Result<Trace> read_trace(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream all;
+  if (file) all << file.rdbuf();
+  if (!file) return Status(Code::kInvalidArgument, fmt::format("{}: cannot read this file", path));
+  return parse_trace(all.str(), path);
+}
+
+}  // namespace hora
