@@ -161,6 +161,7 @@ class Reducer:
         self._step = 0
         self._flying = 0
         self._lost = ""  # a parameter that another reducer took over
+        self._backward_began = 0
 
     def adopt(self, named: list[tuple[str, torch.Tensor, int]]) -> None:
         """Takes care of (name, parameter, its group's index) from now on.
@@ -240,6 +241,9 @@ class Reducer:
             again, self._frozen = self._frozen, []
             self.adopt(again)
         self._join_session()
+        if self._backward_began and self._session is not None:
+            self._session.engine.end_range("backward", self._backward_began)
+            self._backward_began = 0
         for gradient in self._gradients:
             if gradient.handle is None:
                 self._submit(gradient)
@@ -287,6 +291,8 @@ class Reducer:
             gradient.countdown -= 1
             if gradient.countdown > 0:
                 return
+            if self._flying == 0 and self._session is not None:
+                self._backward_began = self._session.engine.begin_range()
             request = gradient.request
             if request is not None and (handle := request.submit_gradient(param, self._step)):
                 self._note(gradient, handle)
