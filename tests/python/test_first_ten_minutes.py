@@ -283,6 +283,8 @@ def test_wrapping_twice_or_something_else_is_told():
         hvd.broadcast_parameters(model, root_rank=0)
     with pytest.raises(TypeError, match=r"got float; send torch.tensor\(0.5\)"):
         hvd.allreduce(0.5)
+    with pytest.raises(TypeError, match="got ndarray; send torch.from_numpy"):
+        hvd.allreduce(torch.ones(2).numpy())
 
 
 @on_ranks(2)

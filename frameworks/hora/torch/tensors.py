@@ -28,7 +28,9 @@ def check(tensor: torch.Tensor) -> None:
     """Errors: TypeError or ValueError for what can't be sent, and what to do instead."""
     if not isinstance(tensor, torch.Tensor):
         kind = type(tensor).__name__
-        hint = f"; send torch.tensor({tensor!r})" if isinstance(tensor, int | float) else ""
+        hint = "; send torch.from_numpy(it)" if kind == "ndarray" else ""
+        if isinstance(tensor, int | float):
+            hint = f"; send torch.tensor({tensor!r})"
         raise TypeError(f"expected a torch.Tensor, got {kind}{hint}")
     if tensor.layout != torch.strided:
         raise ValueError(
