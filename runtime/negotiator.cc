@@ -117,6 +117,12 @@ Status Negotiator::refusal(const Submission& submission) const {
                    "this rank is not a member of process set " + std::to_string(submission.set));
   if (set->second.joined) return because(Code::kInvalidArgument, "this rank has joined");
   const Signature& signature = submission.signature;
+  const std::vector<Rank>& ranks = set->second.ranks;
+  if (signature.op == Op::kBroadcast &&
+      !std::binary_search(ranks.begin(), ranks.end(), signature.root))
+    return because(Code::kInvalidArgument,
+                   "root rank " + std::to_string(signature.root) + " is not in process set " +
+                       std::to_string(submission.set) + ", whose ranks are " + list_of(ranks));
   const bool about_sets = signature.op == Op::kAddSet || signature.op == Op::kRemoveSet;
   if (about_sets && submission.set != 0)
     return because(Code::kInvalidArgument, "process sets are added and removed in set 0");

@@ -242,6 +242,15 @@ TEST(Engine, ProcessSetsOverlapAndRunOnTheirMembersOnly) {
     };
     const SetId low = add({0, 1}), high = add({1, 2});
     EXPECT_NE(low, high);
+    float value = 1;
+    Request outside;
+    outside.op = Op::kBroadcast;
+    outside.set = rank == 0 ? low : high;
+    outside.root = rank == 0 ? 2 : 0;
+    outside.inputs = outside.outputs = {{&value, {}, DType::kFloat32, {}}};
+    const Status refused = engine.run(outside);
+    EXPECT_EQ(refused.code(), Code::kInvalidArgument);
+    EXPECT_NE(refused.message().find("not in process set"), std::string::npos) << refused.message();
     for (int i = 0; i < 50; ++i) {
       std::vector<float> a(10, 1), b(20'000, 1);
       std::vector<Handle> handles;
