@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "ops/adasum.h"
 #include "ops/float_mode.h"
 
 namespace hora {
@@ -78,6 +79,7 @@ void LaneRunner::push(const Plan& plan) {
   run->begun_at = 0;
   run->parts.clear();
   run->segments.clear();
+  run->lengths.clear();
   for (const Slice& slice : plan.slices) {
     const auto* item = context_.cache.find(slice.id);
     HORA_CHECK(item != nullptr, "a plan names an item that is not in the cache");
@@ -94,6 +96,10 @@ void LaneRunner::push(const Plan& plan) {
     part.last = slice.last;
     if (signature.op == Op::kAllreduce && !signature.chain.empty())
       part.chain = context_.compression.bind(plan.set, item->name, signature);
+    if (signature.reduce == ReduceOp::kAdasum) {
+      part.tensors = signature.shapes.size();
+      for (const Shape& shape : signature.shapes) run->lengths.push_back(count_of(shape));
+    }
     run->parts.push_back(part);
   }
   if (why_.ok()) {
@@ -228,6 +234,7 @@ Ticket LaneRunner::allreduce(Run& run) {
   if (total == 0) co_return Status();
   const std::span<std::byte> zeros = lane_.scratch(kZeroSlot, missing * width);
   if (missing > 0) std::memset(zeros.data(), 0, zeros.size());
+  if (run.reduction.op == ReduceOp::kAdasum) co_return co_await adaptive(run, zeros);
   if (run.parts[0].chain) co_return co_await compressed(run, zeros);
   size_t used = 0;
   for (const Part& part : run.parts) {
@@ -237,6 +244,24 @@ Ticket LaneRunner::allreduce(Run& run) {
   const auto size = static_cast<uint64_t>(over.size());
   count_wire(2 * (size - 1) * total * width / size);
   co_return co_await over.allreduce(lane_, Tag::of(run.sequence, 0), run.segments, run.reduction);
+}
+
+// Tensors are weighed one by one, so where this rank has joined the zeros need their bounds, too.
+Ticket LaneRunner::adaptive(Run& run, std::span<std::byte> zeros) {
+  uint64_t total = 0;
+  auto length = run.lengths.begin();
+  for (const Part& part : run.parts) {
+    total += part.count;
+    if (part.operation) add_segments(run, part, 0, zeros);
+    for (size_t i = 0; i < part.tensors; ++i, ++length) {
+      if (part.operation || *length == 0) continue;
+      run.segments.push_back({zeros.data(), *length});
+      zeros = zeros.subspan(*length * bytes_of(run.reduction.dtype));
+    }
+  }
+  const auto size = static_cast<uint64_t>(run.over->size());
+  count_wire(2 * (size - 1) * total * bytes_of(run.reduction.dtype) / size);
+  co_return co_await adasum(lane_, *run.over, run.sequence, run.segments, run.reduction);
 }
 
 Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {

@@ -64,6 +64,7 @@ class LaneRunner {
     Operation* operation = nullptr;  ///< null: this rank has joined and contributes zeros
     uint64_t first = 0, count = 0;   ///< elements of the operation's tensors, concatenated
     bool last = false;
+    size_t tensors = 0;           ///< adasum: how many of the run's lengths are its own
     BoundChain* chain = nullptr;  ///< null: values as they are
   };
   struct Run {
@@ -78,6 +79,7 @@ class LaneRunner {
     std::string what;
     std::vector<Part> parts;
     std::vector<Segment> segments;
+    std::vector<uint64_t> lengths;  ///< adasum: elements of every tensor of every part
     std::vector<size_t> counts, send, receive;
     std::vector<int64_t> rows;
     std::vector<Slot> slots;
@@ -86,6 +88,7 @@ class LaneRunner {
   Ticket execute(Run& run);
   Ticket allreduce(Run& run);
   Ticket compressed(Run& run, std::span<std::byte> zeros);
+  Ticket adaptive(Run& run, std::span<std::byte> zeros);
   Ticket broadcast(Run& run);
   Ticket allgather(Run& run);
   Ticket alltoall(Run& run);

@@ -13,7 +13,8 @@ using Kind = Entry::Kind;
 bool zeros_are_neutral(const Signature& signature) {  // may a rank that joined contribute zeros?
   if (signature.op == Op::kBarrier) return true;
   return signature.op == Op::kAllreduce &&
-         (signature.reduce == ReduceOp::kSum || signature.reduce == ReduceOp::kAverage);
+         (signature.reduce == ReduceOp::kSum || signature.reduce == ReduceOp::kAverage ||
+          signature.reduce == ReduceOp::kAdasum);
 }
 
 std::string what_of(const Signature& signature) {

@@ -53,8 +53,13 @@ Status check_tensors(const Request& request) {
 Status check_reduction(const Request& request) {
   if (!reduces(request.op)) return {};
   const DType dtype = request.inputs[0].dtype;
-  if (request.reduce == ReduceOp::kAdasum)
-    return Status(Code::kUnavailable, "adasum is not implemented yet; use average or sum");
+  if (request.reduce == ReduceOp::kAdasum) {
+    if (request.op != Op::kAllreduce)
+      return refuse(request, "adasum is for allreduce only; use sum or average");
+    if (!is_float(dtype))
+      return refuse(request, "adasum is not defined for {}; use sum, or cast it to float32",
+                    name_of(dtype));
+  }
   if (dtype == DType::kBool && request.reduce == ReduceOp::kAverage)
     return refuse(request,
                   "the average of bool is not defined; use sum (or), product (and), min or max");

@@ -320,8 +320,8 @@ def test_mistakes_of_one_rank_are_its_own():
         hvd.allreduce_([1.0], name="list")
     with pytest.raises(ValueError, match="at least one"):
         hvd.grouped_allreduce([], name="no tensors")
-    with pytest.raises(NotImplementedError, match="Adasum"):
-        hvd.allreduce(torch.ones(2), op=hvd.Adasum)
+    with pytest.raises(ValueError, match="adasum is not defined for int64"):
+        hvd.allreduce(torch.ones(2, dtype=torch.int64), op=hvd.Adasum, name="adasum of integers")
     with pytest.raises(ValueError, match="supersedes"):
         hvd.allreduce(torch.ones(2), average=True, op=hvd.Sum)
     with pytest.raises(ValueError):

@@ -417,8 +417,8 @@ def test_wrong_arguments_are_told():
     for options, text in wrong:
         with pytest.raises(ValueError, match=text):
             hvd.DistributedOptimizer(plain, **options)
-    with pytest.raises(NotImplementedError, match="Adasum"):
-        hvd.DistributedOptimizer(plain, op=hvd.Adasum)
+    with pytest.raises(ValueError, match="Adasum does not go with compression='onebit'"):
+        hvd.DistributedOptimizer(plain, op=hvd.Adasum, compression="onebit")
     unnamed = hvd.DistributedOptimizer(plain)
     gradient_of([p for _, p in names]).backward()
     unnamed.step()

@@ -327,12 +327,36 @@ TEST(Engine, ARankThatLeavesEarlyIsNamedInsteadOfHanging) {
   leaver.join();
 }
 
+TEST(Engine, AdasumWeighsEveryTensorByItselfAlsoWhereARankHasJoined) {
+  on_ranks(3, [](Engine& engine, int rank) {
+    // Parallel ones are averaged, orthogonal ones added; zeros, as of a rank that has joined,
+    // change nothing.
+    const auto check = [&](const std::string& name, bool all_here) {
+      std::vector<float> same(600, 2), none, other(3, 0);
+      other[static_cast<size_t>(rank)] = 1;
+      Request request = allreduce(name, same, ReduceOp::kAdasum);
+      for (std::vector<float>* more : {&none, &other})
+        request.inputs.push_back(allreduce(name, *more).inputs[0]);
+      request.outputs = request.inputs;
+      EXPECT_TRUE(engine.run(request).ok());
+      EXPECT_EQ(same, std::vector<float>(600, 2));
+      EXPECT_EQ(other, (std::vector<float>{1, 1, all_here ? 1.0f : 0.0f}));
+    };
+    check("all", true);
+    Request join;
+    join.op = Op::kJoin;
+    if (rank < 2) check("two", false);
+    EXPECT_TRUE(engine.run(join).ok());
+  });
+}
+
 TEST(Engine, RefusesWhatCannotWorkBeforeAnythingIsQueued) {
   on_ranks(1, [](Engine& engine, int) {
     std::vector<float> values(4, 1);
     Request request = allreduce("x", values);
     request.reduce = ReduceOp::kAdasum;
-    EXPECT_EQ(engine.submit(request).status().code(), Code::kUnavailable);
+    request.op = Op::kReduceScatter;
+    EXPECT_EQ(engine.submit(request).status().code(), Code::kInvalidArgument);
     request = allreduce("x", values);
     request.chain = "onebitt";
     const Status status = engine.submit(request).status();

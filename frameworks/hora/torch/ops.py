@@ -93,8 +93,6 @@ def _reduction(op: ReduceOp | None, average: bool | None) -> ReduceOp:
         return Average if average else Sum
     if op is None:
         return Average
-    if op == Adasum:
-        raise NotImplementedError("op=Adasum does not exist yet; use op=Average")
     return ReduceOp(op)
 
 
@@ -315,6 +313,27 @@ class _Allreduce(torch.autograd.Function):
         return (None,) * 6 + _Allreduce.apply(grouped, _of_gradient(name), op, *rest, *gradients)
 
 
+def _reduced(
+    tensors: Sequence[torch.Tensor],
+    grouped: bool,
+    name: str | None,
+    op: ReduceOp,
+    scales: tuple[float, float],
+    compression: Compressor | str,
+    process_set: ProcessSet,
+) -> list[torch.Tensor]:
+    terms = (grouped, name, op, scales)
+    if op in (Sum, Average) or isinstance(compression, str):
+        return list(_Allreduce.apply(*terms, compression, process_set, *tensors))
+    # The engine's chains are for sums; elsewhere a compressor is the cast that its name says.
+    pairs = [compression.compress(tensor) for tensor in tensors]
+    sent = [tensor for tensor, _ in pairs]
+    results = _Allreduce.apply(*terms, Compression.none, process_set, *sent)
+    return [
+        compression.decompress(part, ctx) for part, (_, ctx) in zip(results, pairs, strict=True)
+    ]
+
+
 def allreduce(
     tensor: torch.Tensor,
     average: bool | None = None,
@@ -328,7 +347,7 @@ def allreduce(
     """Reduces `tensor` over the ranks into a new tensor; differentiable for Sum and Average."""
     scales = (prescale_factor, postscale_factor)
     reduction = _reduction(op, average)
-    return _Allreduce.apply(False, name, reduction, scales, compression, process_set, tensor)[0]
+    return _reduced([tensor], False, name, reduction, scales, compression, process_set)[0]
 
 
 def grouped_allreduce_async(
@@ -405,7 +424,7 @@ def grouped_allreduce(
     """Reduces several tensors as one operation into new ones; differentiable like `allreduce`."""
     scales = (prescale_factor, postscale_factor)
     reduction = _reduction(op, average)
-    return list(_Allreduce.apply(True, name, reduction, scales, compression, process_set, *tensors))
+    return _reduced(tensors, True, name, reduction, scales, compression, process_set)
 
 
 def _submit_allocating(

@@ -15,10 +15,11 @@ import torch
 from hora import runtime
 from hora.constants import ReduceOp
 from hora.process_sets import ProcessSet, global_process_set
+from hora.torch.adasum import AdasumMixin, Steps
 from hora.torch.compression import Compression, Compressor, chain_of
 from hora.torch.functions import mean_loss
 from hora.torch.reducer import Reducer, Terms
-from hora.torch.wrapping import Portable, bind, check_optimizer, decides_by_loss, note_step
+from hora.torch.wrapping import Portable, bind, check_optimizer, decides_by_loss, note_step, unnamed
 
 
 class DistributedMixin(Portable):
@@ -102,7 +103,7 @@ class DistributedMixin(Portable):
         groups = range(self._hora_groups, len(self.param_groups))  # type: ignore[attr-defined]
         if groups:
             self._hora_groups = groups.stop
-            _adopt(self, _unnamed(self, groups))
+            _adopt(self, unnamed(self, groups))
 
     def _reducing(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def reduced() -> Any:
@@ -154,14 +155,14 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     over so many passes and are then reduced. `gradient_predivide_factor` f divides by f before the
     sum and by size / f after it. `groups` (a number, or lists of tensors) is checked and otherwise
     left to the engine, which fuses by itself and gives the same result. Sparse gradients stay
-    sparse, unless `sparse_as_dense`. Ranks outside `process_set` step on their own gradients.
+    sparse, unless `sparse_as_dense`. Ranks outside `process_set` step on their own gradients. With
+    op=Adasum all do, and the steps are combined: see hora.torch.adasum; of the other options only
+    names, `process_set` and `Compression.fp16` have a meaning then.
 
     Errors: ValueError for names that are missing or not unique, for groups that name a tensor
     twice, and for a `gradient_predivide_factor` with an op other than Average.
     """
     check_optimizer(optimizer)
-    if op == ReduceOp.ADASUM:
-        raise NotImplementedError("op=Adasum does not exist yet; use op=Average")
     if gradient_predivide_factor != 1.0 and op != ReduceOp.AVERAGE:
         raise ValueError("gradient_predivide_factor not supported with op != Average")
     if not 0 < gradient_predivide_factor < math.inf:
@@ -174,11 +175,9 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     _check_groups(num_groups if groups is None else groups)
     names = _checked_names(optimizer, named_parameters)
 
-    kind = type(type(optimizer).__name__, (DistributedMixin, type(optimizer)), {})
-    kind.__module__ = type(optimizer).__module__
-    wrapped = kind.__new__(kind)
-    # A learning-rate scheduler wraps the step of the instance it knows; its wrapper stays there.
-    wrapped.__dict__.update((k, v) for k, v in optimizer.__dict__.items() if k != "step")
+    if op == ReduceOp.ADASUM:
+        return _stepping_apart(optimizer, names, compression, process_set)
+    wrapped = _wrapped(optimizer, DistributedMixin)
     wrapped._hora_should_synchronize = True
     wrapped._hora_synchronized = wrapped._hora_is_scaled = False
 
@@ -201,8 +200,35 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     reducer = wrapped._hora_reducer = Reducer(terms, rate_of)
     bind(optimizer, wrapped, lambda: reducer.in_flight)
     weakref.finalize(wrapped, wrapped._hora_reducer.close).atexit = False
-    wrapped._hora_groups = len(optimizer.param_groups)
     _adopt(wrapped, names)
+    return wrapped
+
+
+def _wrapped(optimizer: torch.optim.Optimizer, mixin: type) -> Any:
+    kind = type(type(optimizer).__name__, (mixin, type(optimizer)), {})
+    kind.__module__ = type(optimizer).__module__
+    wrapped = kind.__new__(kind)
+    # A learning-rate scheduler wraps the step of the instance it knows; its wrapper stays there.
+    wrapped.__dict__.update((k, v) for k, v in optimizer.__dict__.items() if k != "step")
+    wrapped._hora_groups = len(optimizer.param_groups)
+    return wrapped
+
+
+def _stepping_apart(
+    optimizer: torch.optim.Optimizer,
+    names: list[tuple[str, torch.Tensor, int]],
+    compression: Compressor | str,
+    process_set: ProcessSet,
+) -> torch.optim.Optimizer:
+    wire = Compression.none if compression == "none" else compression
+    if not isinstance(wire, Compressor):
+        raise ValueError(
+            f"op=Adasum does not go with compression={compression!r}; use Compression.fp16 or none"
+        )
+    wrapped = _wrapped(optimizer, AdasumMixin)
+    wrapped._hora_steps = Steps(wire, process_set)
+    bind(optimizer, wrapped, lambda: False)
+    wrapped._hora_steps.adopt(names)
     return wrapped
 
 
@@ -241,24 +267,16 @@ def _checked_names(
             + ", ".join(duplicates)
         )
     names = {id(param): name for name, param in pairs}
-    found = _unnamed(optimizer, range(len(optimizer.param_groups)))
+    found = unnamed(optimizer, range(len(optimizer.param_groups)))
     if named_parameters is None:
         return found
-    missing = [unnamed for unnamed, param, _ in found if id(param) not in names]
+    missing = [place for place, param, _ in found if id(param) not in names]
     if missing:
         raise ValueError(
             "named_parameters was specified, but one or more model parameters were not named: "
             f"{', '.join(missing)} (group and position in the optimizer)"
         )
     return [(names[id(param)], param, group) for _, param, group in found]
-
-
-def _unnamed(optimizer: Any, groups: Iterable[int]) -> list[tuple[str, torch.Tensor, int]]:
-    return [
-        (f"noname.{group}.{i}", param, group)
-        for group in groups
-        for i, param in enumerate(optimizer.param_groups[group]["params"])
-    ]
 
 
 def _adopt(wrapped: Any, named: list[tuple[str, torch.Tensor, int]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -83,6 +83,15 @@ def bind(plain: torch.optim.Optimizer, wrapped: Any, in_flight: Callable[[], boo
     # Both have these hooks: the wrapper was made from what the plain one holds.
     plain.register_step_pre_hook(refuse)
     plain.register_load_state_dict_post_hook(share)
+
+
+def unnamed(optimizer: Any, groups: Iterable[int]) -> list[tuple[str, torch.Tensor, int]]:
+    """(name, parameter, group) of all parameters of these groups, with names made up."""
+    return [
+        (f"noname.{group}.{i}", param, group)
+        for group in groups
+        for i, param in enumerate(optimizer.param_groups[group]["params"])
+    ]
 
 
 def decides_by_loss(kind: type) -> bool:
