@@ -347,7 +347,9 @@ def test_compression_is_close_and_equal_on_all_ranks():
 def test_sparse_sums():
     rows = torch.tensor([[0, 2 + hvd.rank()]])
     mine = torch.sparse_coo_tensor(rows, torch.tensor([[1.0, 2], [3, 4]]), (5, 2))
-    total = hvd.synchronize(hvd.sparse_allreduce_async(mine, "sparse sum", op=hvd.Sum))
+    handle = hvd.sparse_allreduce_async(mine, "sparse sum", op=hvd.Sum)
+    total = hvd.synchronize(handle)
+    assert hvd.poll(handle) and hvd.synchronize(handle) is None
     expected = torch.tensor([[2.0, 4], [0, 0], [3, 4], [3, 4], [0, 0]])
     same(total.to_dense(), expected)
 

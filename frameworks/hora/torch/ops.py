@@ -81,6 +81,36 @@ def synchronize(handle: Handle) -> Any:
     return result
 
 
+class JointHandle:
+    """Several handles that are one; a subclass says in `_join` what their results make.
+
+    All have ended when an error is raised, which is the first. Ctrl-C leaves the rest as it is.
+    """
+
+    def __init__(self, handles: list[int]) -> None:
+        self.handles = handles
+        self._results: list[Any] = []
+        self._error: Exception | None = None
+
+    def __call__(self) -> Any:
+        if not self.handles:
+            return None  # it was given before
+        for handle in self.handles[len(self._results) :]:
+            result = None
+            try:
+                result = synchronize(handle)
+            except (HoraError, ValueError) as failed:
+                self._error = self._error or failed
+            self._results.append(result)
+        results, self._results, self.handles = self._results, [], []
+        if self._error is not None:
+            raise self._error
+        return self._join(results)
+
+    def _join(self, results: list[Any]) -> Any:
+        raise NotImplementedError
+
+
 def _reduction(op: ReduceOp | None, average: bool | None) -> ReduceOp:
     if average is not None:
         if op is not None:
@@ -101,24 +131,18 @@ def _chain(compression: Compressor | str, dtype: torch.dtype) -> str:
     return chain_of(compression) if dtype == torch.float32 else "none"
 
 
-class _Group:
-    """Several handles that are one: a group of the engine has tensors of one type only."""
+class _Group(JointHandle):
+    """A group of the engine has tensors of one type only; this is one of several types."""
 
     def __init__(self, parts: list[tuple[int, list[int]]]) -> None:
-        self.handles = [handle for handle, _ in parts]
-        self._parts = parts
+        super().__init__([handle for handle, _ in parts])
+        self._places = [places for _, places in parts]
 
-    def __call__(self) -> list[torch.Tensor] | None:
-        found, error = {}, None
-        parts, self._parts = self._parts, []
-        for handle, places in parts:
-            try:
-                found.update(zip(places, synchronize(handle), strict=True))
-            except (HoraError, ValueError) as failed:
-                error = error or failed
-        if error is not None:
-            raise error
-        return [found[place] for place in sorted(found)] or None
+    def _join(self, results: list[Any]) -> list[torch.Tensor]:
+        found: dict[int, torch.Tensor] = {}
+        for places, result in zip(self._places, results, strict=True):
+            found.update(zip(places, result, strict=True))
+        return [found[place] for place in range(len(found))]
 
 
 def _start_group(

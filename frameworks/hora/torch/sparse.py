@@ -17,15 +17,15 @@ from hora.process_sets import ProcessSet, global_process_set
 from hora.torch.ops import (
     Average,
     Handle,
+    JointHandle,
     Sum,
     _reduction,
     allgather_async,
     allreduce_async_,
-    synchronize,
 )
 
 
-class _Gathered:
+class _Gathered(JointHandle):
     """Two allgathers that together are a sparse sum."""
 
     def __init__(
@@ -36,13 +36,14 @@ class _Gathered:
         parts = tensor.detach().coalesce()
         # Rows first, since ranks may have different numbers of entries.
         indices = parts.indices().t().contiguous()
-        self.handles = [
+        handles = [
             allgather_async(indices, f"{name}.indices", process_set),
             allgather_async(parts.values(), f"{name}.values", process_set),
         ]
+        super().__init__(handles)
 
-    def __call__(self) -> torch.Tensor:
-        indices, values = (synchronize(handle) for handle in self.handles)
+    def _join(self, results: list[torch.Tensor]) -> torch.Tensor:
+        indices, values = results
         if _moves_more_than_dense(indices.shape[0], indices, values, self._shape):
             _dense_names().add((self._process_set.required_id(), self._name))
         if self._divisor != 1:
@@ -53,7 +54,7 @@ class _Gathered:
         ).coalesce()
 
 
-class _Densified:
+class _Densified(JointHandle):
     """A sparse sum that travels as a dense one; entries that add up to zero are left out."""
 
     def __init__(
@@ -62,10 +63,11 @@ class _Densified:
         self._name, self._process_set = name, process_set
         self._sparse_dims = tensor.sparse_dim()
         dense = tensor.detach().to_dense()
-        self.handles = [allreduce_async_(dense, None, f"{name}.dense", op, 1.0, 1.0, process_set)]
+        handle = allreduce_async_(dense, None, f"{name}.dense", op, 1.0, 1.0, process_set)
+        super().__init__([handle])
 
-    def __call__(self) -> torch.Tensor:
-        dense = synchronize(self.handles[0])
+    def _join(self, results: list[torch.Tensor]) -> torch.Tensor:
+        (dense,) = results
         total = dense.to_sparse(self._sparse_dims)
         # Every rank may have had every entry: if even then gathering moves less, gather again.
         most = total.indices().shape[1] * self._process_set.size()
