@@ -364,6 +364,18 @@ def test_fewer_than_the_minimum_without_a_slot_to_start_another_ends_the_job():
     assert "1 rank is left, fewer than --min-np 2, and no slot to start another" in job.stdout
 
 
+def test_ranks_that_meet_again_too_often_end_the_job():
+    text = (
+        "def trouble(state):\n"
+        "    if state.batch == 7:\n"
+        "        raise hvd.elastic.HostsUpdatedInterrupt\n"
+        "train_with(trouble, 12)\n"
+    )
+    job = run_elastic(text, "-np", "2", "--min-np", "2", "--reset-limit", "2")
+    assert job.returncode == 1, job.stdout
+    assert "the ranks have met again 2 times, which is the limit (--reset-limit)" in job.stdout
+
+
 def test_too_few_slots_for_too_long_end_the_job():
     words = ["--min-np", "2", "--elastic-timeout", "2s"]
     job = run_elastic("", *words, "--host-discovery-script", "echo localhost:1")
