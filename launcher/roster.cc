@@ -9,7 +9,12 @@
 namespace hora {
 namespace {
 
+constexpr int64_t kSecond = 1'000'000'000;
 constexpr int kMostDoublings = 10;
+
+std::string times(uint64_t count) {
+  return count == 1 ? "once" : fmt::format("{} times", count);
+}
 
 }  // namespace
 
@@ -54,7 +59,11 @@ void Roster::slots(int64_t now, int count) {
 
 void Roster::asked(int64_t now, int worker, uint64_t ask) {
   const auto found = workers_.find(worker);
-  if (found == workers_.end() || found->second.dismissed) return;
+  if (found == workers_.end()) return;
+  if (found->second.dismissed) {
+    act(RosterAction::Kind::kLeave, worker).ask = ask;
+    return;
+  }
   found->second.ask = ask;
   update(now);
 }
@@ -75,13 +84,13 @@ void Roster::ended(int64_t now, int number, bool well) {
     if (first_failed_ == 0 && (worker.member || epoch_ == 0)) first_failed_ = number;
     const int left = count([](const Worker& w) { return w.member; });
     if (!ending_ && left > 0 && worker.member)
-      act(RosterAction::Kind::kSay).text = fmt::format(
-          "rank {} has failed; {} of epoch {} go on from their last commit", worker.rank,
-          left == 1 ? "the other rank" : fmt::format("{} ranks", left), epoch_);
+      act(RosterAction::Kind::kSay).text =
+          fmt::format("rank {} of epoch {} has failed; {} from the last commit", worker.rank,
+                      epoch_, left == 1 ? "another goes on" : fmt::format("{} others go on", left));
     if (!usable(slot) && !over_)
       act(RosterAction::Kind::kSay).text =
-          fmt::format("slot {} has failed {} times and is not used again (--blacklist-after)",
-                      worker.slot, slot.failures);
+          fmt::format("slot {} has failed {} and is not used again (--blacklist-after)",
+                      worker.slot, times(slot.failures));
   }
   update(now);
 }
@@ -130,7 +139,7 @@ void Roster::drop_candidates(int64_t now) {
     if (!worker.dismissed) continue;
     if (worker.stop_at <= now) {
       act(RosterAction::Kind::kStop, number);
-      worker.stop_at = now + std::max<int64_t>(options_.grace, 1'000'000'000);
+      worker.stop_at = now + std::max<int64_t>(options_.grace, kSecond);
     }
     wake_at_ = std::min(wake_at_.value_or(INT64_MAX), worker.stop_at);
   }
@@ -199,8 +208,8 @@ void Roster::try_to_meet(int64_t now) {
   const int enough = first_failed_ != 0 ? std::min(least, options_.min_ranks) : least;
   if (static_cast<int>(next.size()) < enough) return;
   if (epoch_ > options_.reset_limit) {
-    fail(fmt::format("the ranks have met again {} times, which is the limit (--reset-limit)",
-                     options_.reset_limit));
+    fail(fmt::format("the ranks have met again {}, which is the limit (--reset-limit)",
+                     times(options_.reset_limit)));
     return;
   }
   ++epoch_;
@@ -242,6 +251,28 @@ std::string Roster::why_too_few() const {
   return reasons.empty() ? "" : fmt::format(" ({})", fmt::join(reasons, "; "));
 }
 
+/// Who lets the others wait for too long is not waited for any more, if they are enough and one of
+/// them has the state. It may hang, or be stopped.
+bool Roster::drop_late_members(int64_t now) {
+  const bool has_state = std::any_of(workers_.begin(), workers_.end(), [](const auto& entry) {
+    return entry.second.member && entry.second.ask != 0;
+  });
+  const int ready = count([](const Worker& w) { return !w.dismissed && w.ask != 0; });
+  if (!has_state || ready < (ending_ ? 1 : options_.min_ranks)) return false;
+  bool any = false;
+  for (auto& [number, worker] : workers_) {
+    if (!worker.member || worker.ask != 0) continue;
+    act(RosterAction::Kind::kSay).text = fmt::format(
+        "rank {} did not come to meet the others again for {} s (--elastic-timeout); it is ended "
+        "and they go on without it",
+        worker.rank, options_.timeout / kSecond);
+    dismiss(now, number, worker);
+    worker.stop_at = now;
+    any = true;
+  }
+  return any;
+}
+
 /// Fails the job if too few ranks are there for too long, or can never be.
 void Roster::watch_the_time(int64_t now) {
   if (over_) return;
@@ -264,10 +295,11 @@ void Roster::watch_the_time(int64_t now) {
   }
   if (waiting_since_ < 0) waiting_since_ = now;
   const int64_t until = waiting_since_ + options_.timeout;
+  if (now >= until && drop_late_members(now)) return update(now);
   if (now >= until)
     fail(fmt::format("{} of at least {} ranks were ready to go on for {} s (--elastic-timeout){}",
                      ready, epoch_ == 0 ? options_.start_ranks : options_.min_ranks,
-                     options_.timeout / 1'000'000'000, why_too_few()));
+                     options_.timeout / kSecond, why_too_few()));
   else
     wake_at_ = std::min(wake_at_.value_or(INT64_MAX), until);
 }

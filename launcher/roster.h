@@ -100,6 +100,7 @@ class Roster {
   bool may_meet() const;
   std::vector<int> next_members() const;
   void try_to_meet(int64_t now);
+  bool drop_late_members(int64_t now);
   void watch_the_time(int64_t now);
   void fail(std::string text);
   bool usable(const Slot& slot) const { return slot.failures < options_.failures_allowed; }

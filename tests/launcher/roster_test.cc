@@ -137,6 +137,28 @@ TEST(Roster, TooFewForTooLongEndsTheJob) {
   EXPECT_FALSE(roster.succeeded());
 }
 
+TEST(Roster, AMemberThatNeverComesIsEndedAfterTheTimeoutIfTheOthersAreEnough) {
+  Roster roster = three(options_for(3, 2, 3));
+  for (const int worker : {2, 3}) roster.asked(kSecond, worker, 2);  // rank 0 hangs
+  roster.tick(601 * kSecond - 1);
+  EXPECT_EQ(taken(roster), Texts{});
+  roster.tick(601 * kSecond);
+  EXPECT_EQ(taken(roster), (Texts{"stop 1", "place 2 0/2 epoch 2", "place 3 1/2 epoch 2"}));
+  roster.asked(602 * kSecond, 1, 2);  // too late
+  EXPECT_EQ(taken(roster), Texts{"leave 1"});
+  roster.ended(603 * kSecond, 1, false);
+  EXPECT_EQ(taken(roster), Texts{"start 4"});
+}
+
+TEST(Roster, AMemberThatNeverComesAndIsNeededEndsTheJob) {
+  Roster roster = three(options_for(3, 3, 3));
+  for (const int worker : {2, 3}) roster.asked(kSecond, worker, 2);
+  roster.tick(601 * kSecond);
+  EXPECT_EQ(taken(roster),
+            Texts{"fail: 2 of at least 3 ranks were ready to go on for 600 s (--elastic-timeout) "
+                  "(slots found: 3; ranks that did not come to meet again: 0)"});
+}
+
 TEST(Roster, FewerSlotsDismissTheLastRanks) {
   Roster roster = three(options_for(3, 1, 3));
   roster.slots(0, 2);
@@ -238,7 +260,7 @@ TEST(Roster, ThereIsALimitToMeetingAgain) {
   EXPECT_EQ(taken(roster), (Texts{"place 1 0/2 epoch 2", "place 2 1/2 epoch 2"}));
   roster.ended(0, 2, false);
   roster.asked(0, 1, 3);
-  EXPECT_EQ(taken(roster), Texts{"fail: the ranks have met again 1 times, which is the limit "
+  EXPECT_EQ(taken(roster), Texts{"fail: the ranks have met again once, which is the limit "
                                  "(--reset-limit)"});
 }
 
@@ -247,6 +269,7 @@ TEST(Roster, InRandomHistoriesEveryEpochIsWholeAndNoWorkerIsForgotten) {
     std::mt19937 random(seed);
     RosterOptions options = options_for(2, 2, 4);
     options.failures_allowed = 50;
+    if (seed % 2 == 0) options.timeout = 20 * kSecond;
     Roster roster(options);
     std::set<int> running;
     std::map<int, bool> asked;

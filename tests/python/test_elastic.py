@@ -57,9 +57,9 @@ def report(**more):
 """
 
 
-def run_elastic(text, *options, timeout=180, environment=None):
+def run_elastic(text, *options, timeout=180, environment=None, before=""):
     """Runs `text` after START under `horarun *options`."""
-    words = [HORARUN, *options, sys.executable, "-c", START + text]
+    words = [HORARUN, *options, sys.executable, "-c", before + START + text]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(words, env=variables, start_new_session=True, **pipes) as job:
@@ -374,6 +374,26 @@ def test_ranks_that_meet_again_too_often_end_the_job():
     job = run_elastic(text, "-np", "2", "--min-np", "2", "--reset-limit", "2")
     assert job.returncode == 1, job.stdout
     assert "the ranks have met again 2 times, which is the limit (--reset-limit)" in job.stdout
+
+
+def test_a_rank_that_hangs_is_given_up_and_ended():
+    text = (
+        "def trouble(state):\n"
+        "    if hvd.size() == 2 and hvd.rank() == 0 and state.batch == 7:\n"
+        "        print('stopped', os.getpid(), flush=True)\n"
+        "        os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "train_with(trouble, 12)\n"
+        "report()\n"
+    )
+    words = ["--failure-timeout", "5s", "--elastic-timeout", "10s", "--grace", "1s"]
+    job = run_elastic(text, "-np", "2", "--min-np", "1", *words, before="import hora; hora.init()")
+    assert job.returncode == 0, job.stdout
+    (report,) = reports_of(job)
+    assert report["starts"] == [(2, 0), (1, 5)]
+    assert report["weights"] == weights_after(12)
+    assert "rank 0 did not come to meet the others again for 10 s" in job.stdout
+    (stopped,) = [int(line.split()[-1]) for line in lines_of(job) if "stopped" in line]
+    assert not os.path.exists(f"/proc/{stopped}")
 
 
 def test_too_few_slots_for_too_long_end_the_job():
