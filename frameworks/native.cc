@@ -197,6 +197,16 @@ class Session {
     check(status);
   }
 
+  void dump_flight_record(const std::string& directory) const {
+    Engine& running = engine();
+    check([&] {
+      const nb::gil_scoped_release unlocked;
+      return running.dump_flight_record(directory);
+    }());
+  }
+
+  void note(std::string text) const { engine().note(std::move(text)); }
+
   void check_health() const { check(engine().health()); }
   void disown() const { owner_->foreign = true; }
 
@@ -293,6 +303,8 @@ void define_session(nb::module_& m) {
       .def("flush", &Session::flush, nb::arg("domain"))
       .def("allocate", &Session::allocate, nb::arg("bytes"))
       .def("shutdown", &Session::shutdown)
+      .def("dump_flight_record", &Session::dump_flight_record, nb::arg("directory"))
+      .def("note", &Session::note, nb::arg("text"))
       .def("check_health", &Session::check_health)
       .def("disown", &Session::disown)
       .def("next_question", &Session::next_question)

@@ -143,6 +143,12 @@ constexpr Row kTable[] = {
       "A rank's timeline ends when its file has this size.", ""},
      Kind::kOwn,
      &Config::timeline_bytes},
+    {{"HORA_FLIGHT_DIR", "text", "", "",
+      "Folder for each rank's last operations, for `hora explain`: written on failure, stall and "
+      "shutdown. Empty: never; horarun then uses a folder of its own.",
+      ""},
+     Kind::kOwn,
+     &Config::flight_dir},
     {{"HORA_LOG_LEVEL", "choice", "warning", "trace, debug, info, warning, error, off",
       "The least important messages to print.", "HOROVOD_LOG_LEVEL"},
      Kind::kOwn,

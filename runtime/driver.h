@@ -16,6 +16,7 @@
 #include "runtime/clock.h"
 #include "runtime/compression.h"
 #include "runtime/control_channel.h"
+#include "runtime/flight_recorder.h"
 #include "runtime/lane_runner.h"
 #include "runtime/log.h"
 #include "runtime/name_table.h"
@@ -131,6 +132,13 @@ class Driver {
   /// Any thread. What a timeline's file says about this rank.
   TimelineFile::Origin origin() const;
 
+  /// What the program says of itself, for the flight record. Any thread.
+  void note(std::string text);
+
+  /// Writes the flight record, and whatever `where` says of the program. Token holder.
+  Status dump_flight_record(const std::string& directory, std::string_view reason,
+                            std::string_view where);
+
   void on_stall(std::function<void(const Stall&)> report);
   void on_whereabouts(std::function<std::string()> describe);
 
@@ -149,6 +157,8 @@ class Driver {
   void sweep();
   void report(const Outputs::Stall& stall);
   void answer(const Outputs::Ask& ask);
+  void keep_flight_record(std::string_view reason, std::string_view where);
+  std::string whereabouts() const;
 
   static constexpr int kPauses = 16;
 
@@ -190,6 +200,7 @@ class Driver {
   Status health_;
   std::function<void(const Stall&)> stall_;
   std::function<std::string()> whereabouts_;
+  std::string note_;
 
   std::string last_name_;  ///< what this rank submitted last, and when
   int64_t last_submit_ = 0;

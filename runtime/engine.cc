@@ -323,6 +323,24 @@ void Engine::end_range(std::string_view name, int64_t began) {
   if (began != 0 && !impl_->foreign()) impl_->driver.observer.timeline.record_range(name, began);
 }
 
+Status Engine::dump_flight_record(const std::string& directory) {
+  if (impl_->foreign()) return forked();
+  Driver& driver = impl_->driver;
+  driver.token.arrive();
+  driver.token.enter();
+  driver.enter();
+  driver.step();  // takes what was submitted until now
+  Status status = driver.dump_flight_record(directory, "asked for", {});
+  driver.leave();
+  driver.token.exit();
+  driver.token.depart();
+  return status;
+}
+
+void Engine::note(std::string text) {
+  if (!impl_->foreign()) impl_->driver.note(std::move(text));
+}
+
 void Engine::on_stall(std::function<void(const Stall&)> report) {
   impl_->driver.on_stall(std::move(report));
 }

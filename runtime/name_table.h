@@ -20,6 +20,7 @@ struct Name {
   uint32_t number = 0;  ///< counts the table's names from 0
   std::string text;
   bool in_flight = false;          ///< guarded by the table's mutex
+  uint32_t rounds = 0;             ///< submitted so often; the driver's
   std::deque<Operation*> waiting;  ///< unnamed operations whose turn comes when this one has ended
 };
 

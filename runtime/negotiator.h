@@ -108,6 +108,10 @@ class Negotiator {
   /// removed it, for that step's plans.
   const std::vector<Rank>* members(SetId set) const;
   Seq applied() const { return applied_; }
+  /// It waits, unannounced, for the rest of its bucket.
+  bool lingers(const Submission& submission) const {
+    return pending_.lingering(&submission) != Pending::kNone;
+  }
   /// Over the entries about the world that this rank has applied: equal at equal positions.
   uint64_t digest() const { return digest_; }
 

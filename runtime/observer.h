@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "runtime/clock.h"
+#include "runtime/flight_recorder.h"
 #include "runtime/metrics.h"
 #include "runtime/name_table.h"
 #include "runtime/operation.h"
@@ -13,8 +14,8 @@ namespace hora {
 
 /// The one place that hears of everything that happens to requests and buckets: a request is taken,
 /// agreed on (once for each slice) and done; the bucket that it travels in is begun and ended.
-/// Tells the metrics, and the timeline while it is on. Another member that wants to know is told
-/// here, too.
+/// Tells the metrics, the flight recorder, and the timeline while it is on. Another member that
+/// wants to know is told here, too.
 ///
 /// Costs some additions for each request and one look at the clock for each bucket, two while a
 /// timeline is on: requests get the time of the driver's step. Allocates nothing.
@@ -26,6 +27,7 @@ class Observer {
 
   Metrics metrics;
   Timeline timeline;
+  FlightRecorder flight;
 
   /// The time of what is heard next, until something says another.
   void at(int64_t now) { now_ = now; }
@@ -33,6 +35,7 @@ class Observer {
   /// The driver has taken a request from the queue.
   void taken(Operation& operation) {
     operation.taken_at = std::max(now_, operation.submitted_at);
+    flight.taken(operation);
     add(Phase::kSubmitted, operation.submitted_at, operation.taken_at);
     if (timeline.on())
       timeline.record(Moment::of(Moment::Kind::kSubmitted, operation.submitted_at, operation.name,
@@ -41,7 +44,8 @@ class Observer {
   }
 
   /// All ranks have agreed to run a slice of it as part of a bucket.
-  void agreed(const Operation& operation, Seq plan, uint64_t bytes) {
+  void agreed(Operation& operation, Seq plan, uint64_t bytes) {
+    FlightRecorder::agreed(operation, plan, now_);
     if (!operation.handed) add(Phase::kNegotiating, operation.taken_at, now_);
     if (timeline.on())
       timeline.record(
@@ -51,6 +55,7 @@ class Observer {
   /// A bucket's turn on its lane has come. Gives the time: exact while somebody draws it; else that
   /// of the driver's step, or of the bucket before it.
   int64_t begun(Seq plan, int lane, Op op, uint8_t how, int64_t agreed) {
+    flight.begun(plan, lane);
     if (timeline.on()) now_ = clock_.now();
     add(Phase::kQueued, agreed, now_);
     if (timeline.on())
@@ -80,6 +85,7 @@ class Observer {
     metrics.operations[static_cast<size_t>(operation.request.op)].add(1);
     if (code != Code::kOk) metrics.errors.add(1);
     add(Phase::kTotal, operation.submitted_at, now_);
+    flight.done(operation, now_);
     if (timeline.on() && operation.name)
       timeline.record(Moment::of(Moment::Kind::kDone, std::max(now_, operation.submitted_at),
                                  operation.name, 0, 0, static_cast<uint64_t>(code)));

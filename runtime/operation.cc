@@ -41,7 +41,7 @@ Operation* OperationPool::take() {
   while (!free_.pop(index))
     if (!grow()) return nullptr;
   Operation& operation = at(index);
-  operation.state.store(Operation::kPending, std::memory_order_relaxed);
+  operation.state.store(Operation::kPending, std::memory_order_release);
   operation.status = {};
   operation.handed = false;
   return &operation;
@@ -49,6 +49,7 @@ Operation* OperationPool::take() {
 
 void OperationPool::put(Operation* operation) {
   operation->outcome = {};
+  operation->flight = {};  // a flight record must not look into it before it was queued again
   operation->state.store(Operation::kFree, std::memory_order_relaxed);
   operation->generation.fetch_add(1, std::memory_order_release);
   free_.push(operation->index);

@@ -18,6 +18,14 @@ namespace hora {
 
 struct Name;
 
+/// Where a request stands, for the flight record. Times are the clock's; 0: not yet.
+struct Flight {
+  uint64_t number = 0;    ///< in order of submission on this rank; 0: the driver has not seen it
+  int64_t agreed_at = 0;  ///< of its first slice
+  uint64_t plan = 0;      ///< the bucket of its first slice
+  uint32_t round = 0;     ///< how often this rank has submitted the name
+};
+
 /// One submitted request from submit() until its handle was waited for. Lives in an OperationPool
 /// and is used again, with the capacity of its strings and vectors, so a steady state allocates
 /// nothing.
@@ -34,6 +42,7 @@ struct Operation {
   int64_t taken_at = 0;    ///< when the driver took it up; driver only
   int64_t awaited_at = 0;  ///< when its caller began to wait, perhaps in turns; waiter only
   bool handed = false;     ///< some of its slices went to a lane; driver only
+  Flight flight;           ///< driver only
 
   Status status;
   Outcome outcome;

@@ -29,6 +29,7 @@ void Driver::report(const Outputs::Stall& told) {
   for (const Detail& detail : told.details)
     for (size_t i = 0; i < stall.ranks.size(); ++i)
       if (stall.ranks[i] == detail.rank) stall.details[i] = detail.text;
+  keep_flight_record(fmt::format("'{}' waits for other ranks", stall.name), {});
   std::function<void(const Stall&)> listener;
   {
     const std::lock_guard lock(shared_);
@@ -42,16 +43,54 @@ void Driver::answer(const Outputs::Ask& ask) {
                          ? "it has submitted nothing yet"
                          : fmt::format("its last was '{}', {:.1f} s ago", last_name_,
                                        static_cast<double>(clock_.now() - last_submit_) * 1e-9);
+  const std::string where = whereabouts();
+  keep_flight_record(fmt::format("other ranks wait for this one in '{}'", ask.name), where);
+  if (!where.empty()) text += "; it is at:\n" + where;
+  constexpr size_t kLongest = 4000;
+  if (text.size() > kLongest) text.resize(kLongest);
+  inputs_.answers.push_back({ask.query, std::move(text)});
+  dirty_ = true;
+}
+
+std::string Driver::whereabouts() const {
   std::function<std::string()> describe;
   {
     const std::lock_guard lock(shared_);
     describe = whereabouts_;
   }
-  if (describe) text += "; it is at:\n" + describe();
-  constexpr size_t kLongest = 4000;
-  if (text.size() > kLongest) text.resize(kLongest);
-  inputs_.answers.push_back({ask.query, std::move(text)});
-  dirty_ = true;
+  return describe ? describe() : std::string();
+}
+
+void Driver::note(std::string text) {
+  const std::lock_guard lock(shared_);
+  note_ = std::move(text);
+}
+
+Status Driver::dump_flight_record(const std::string& directory, std::string_view reason,
+                                  std::string_view where) {
+  std::string note;
+  {
+    const std::lock_guard lock(shared_);
+    note = note_;
+  }
+  const FlightRecorder::Circumstances circumstances{
+      world(),
+      config_.job,
+      reason,
+      where,
+      note,
+      health(),
+      clock_.now(),
+      [this](SetId set) { return negotiator_->members(set); },
+      [this](const Submission& submission) { return negotiator_->lingers(submission); }};
+  return FlightRecorder::save(directory, world().rank,
+                              observer.flight.json(circumstances, operations));
+}
+
+void Driver::keep_flight_record(std::string_view reason, std::string_view where) {
+  if (config_.flight_dir.empty()) return;
+  if (const Status saved = dump_flight_record(config_.flight_dir, reason, where); !saved.ok())
+    log_.warning("{}", saved.message());
 }
 
 }  // namespace hora

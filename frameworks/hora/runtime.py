@@ -229,10 +229,22 @@ def shutdown() -> None:
 _kept: list[Session] = []
 
 
+def _note_the_exception(ending: Session) -> None:
+    """`hora explain` tells what ended this rank, unless it is what Hora has told it."""
+    error = getattr(sys, "last_value", None)
+    if error is None or isinstance(error, _native.HoraError):
+        return
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" ({frame.filename}:{frame.lineno})" for frame in last)
+    text = "".join(traceback.format_exception_only(error)).strip()
+    ending.engine.note(text[:1000] + place)
+
+
 def _at_exit() -> None:
     if _session is not None:
         _kept.append(_session)
         try:
+            _note_the_exception(_session)
             shutdown()
         except _native.HoraError:
             pass  # the job is over for us; who lost whom was said by the operation that failed
@@ -303,6 +315,15 @@ def join(device: int = -1) -> int:
     """
     del device
     return session().control(Op.JOIN)
+
+
+def dump_flight_record(directory: str | os.PathLike[str]) -> None:
+    """Writes this rank's last 1000 operations to `directory`, for `hora explain directory`.
+
+    With HORA_FLIGHT_DIR every rank does so by itself when the job fails or stalls, and at the end.
+    Errors: Unavailable says why the file could not be written.
+    """
+    session().engine.dump_flight_record(os.fspath(directory))
 
 
 def _has_plugin(name: str) -> bool:

@@ -36,6 +36,7 @@ struct Config {
   std::string timeline;         ///< a path; empty: none until asked for at run time
   uint64_t timeline_bytes = 0;  ///< of one rank's file
   std::string log_level;        ///< trace, debug, info, warning, error, off
+  std::string flight_dir;       ///< where flight records go; empty: nowhere
 
   /// All defaults.
   Config();

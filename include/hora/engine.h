@@ -119,6 +119,16 @@ class Engine {
   int64_t begin_range() const;
   void end_range(std::string_view name, int64_t began);
 
+  /// Writes this rank's last operations to `directory`/rank<N>.json, for `hora explain`; makes the
+  /// directory. With HORA_FLIGHT_DIR the engine does so by itself when the epoch ends badly, when a
+  /// stall is reported by this rank or about it, and at shutdown. Errors: kUnavailable says why the
+  /// file could not be written.
+  Status dump_flight_record(const std::string& directory);
+
+  /// Keeps what the program says of itself, such as the exception that ends it, for the flight
+  /// record. Any thread.
+  void note(std::string text);
+
   /// Called from the background thread for every stall report; replaces the default (a warning on
   /// stderr). Must not call the engine.
   void on_stall(std::function<void(const Stall&)> report);
