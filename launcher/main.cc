@@ -8,6 +8,7 @@
 
 #include "hora/config.h"
 #include "launcher/doctor.h"
+#include "launcher/explain.h"
 #include "launcher/run.h"
 #include "launcher/settings_page.h"
 #include "launcher/timeline.h"
@@ -36,6 +37,16 @@ int print_config(const std::vector<std::string>& arguments) {
   return page.ok ? 0 : 2;
 }
 
+int print_explanation(const std::string& directory) {
+  const auto records = read_flight_records(directory);
+  if (!records.ok()) {
+    fmt::print(stderr, "hora explain: {}\n", records.status().message());
+    return 2;
+  }
+  fmt::print("{}", explain(records.value()));
+  return 0;
+}
+
 int hora_main(std::vector<std::string> arguments) {
   CLI::App app("Hora: collective operations for data-parallel training.", "hora");
   app.require_subcommand(1);
@@ -45,6 +56,10 @@ int hora_main(std::vector<std::string> arguments) {
   CLI::App* const settings = app.add_subcommand("settings", "List all settings");
   settings->add_flag("--markdown", markdown, "As the page docs/environment.md");
   app.add_subcommand("config", "Show the settings in force and where each comes from");
+  std::string directory;
+  CLI::App* const explanation = app.add_subcommand(
+      "explain", "Tell from flight records which rank did not do what (HORA_FLIGHT_DIR)");
+  explanation->add_option("DIR", directory, "Where the ranks' records are")->required();
   CLI::App* const doctor =
       app.add_subcommand("doctor", "Say what this machine can do, and why not");
   app.add_subcommand("timeline", "Merge and summarize timelines");
@@ -65,6 +80,7 @@ int hora_main(std::vector<std::string> arguments) {
     return 2;
   }
   if (*settings) fmt::print("{}", markdown ? settings_markdown() : settings_text());
+  if (*explanation) return print_explanation(directory);
   if (*doctor) fmt::print("{}", doctor_page());
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <map>
 #include <optional>
 #include <random>
@@ -17,6 +18,7 @@
 #include "launcher/build_page.h"
 #include "launcher/cores.h"
 #include "launcher/elastic_options.h"
+#include "launcher/explain.h"
 #include "launcher/flag_advice.h"
 #include "launcher/guard.h"
 #include "runtime/log.h"
@@ -27,6 +29,7 @@ namespace hora {
 namespace {
 
 constexpr int kUsage = 2, kNotFound = 127;
+constexpr std::string_view kRecords = "HORA_FLIGHT_DIR";
 
 constexpr const char* kExamples = R"(
 Each rank gets HORA_RANK, HORA_SIZE and where to find the others (also RANK, WORLD_SIZE, LOCAL_RANK
@@ -166,7 +169,13 @@ std::vector<std::string> rank_environment(const RunOptions& options,
   variables.try_emplace("PYTHONUNBUFFERED", "1");
   std::vector<std::string> result;
   for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
-  result = with_defaults(std::move(result), surroundings.file);
+  std::vector<FileSetting> defaults = surroundings.file;
+  if (!surroundings.records.empty()) {
+    const auto is_it = [](const FileSetting& each) { return each.variable == kRecords; };
+    if (std::none_of(defaults.begin(), defaults.end(), is_it))
+      defaults.push_back({std::string(kRecords), surroundings.records, {}});
+  }
+  result = with_defaults(std::move(result), defaults);
   std::sort(result.begin(), result.end());
   return result;
 }
@@ -215,6 +224,18 @@ int complain(const std::string& program, const Status& status) {
   std::istringstream lines(status.message());
   for (std::string line; std::getline(lines, line);) fmt::print(stderr, "{}: {}\n", program, line);
   return status.code() == Code::kUnavailable ? kNotFound : kUsage;
+}
+
+/// After a failure.
+void tell_cause(const std::string& program, const JobPlan& plan, const Surroundings& surroundings) {
+  const auto variables = variables_of(plan.ranks[0].environment);
+  const auto found = variables.find(std::string(kRecords));
+  if (found == variables.end()) return;
+  const std::string text = explain_failure(found->second);
+  if (text.empty()) return;
+  fmt::print(stderr, "{}: what the ranks' last operations tell:\n{}", program, text);
+  if (found->second != surroundings.records)
+    fmt::print(stderr, "`hora explain {}` tells it again.\n", shell_quoted(found->second));
 }
 
 }  // namespace
@@ -395,9 +416,15 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
       return 1;
     }
     surroundings.store = server.value()->address();
+    surroundings.records = directory + "/records";
     const Result<JobPlan> plan = make_plan(options, surroundings);
     if (!plan.ok()) return complain(program, plan.status());
-    if (!options.elastic) return run_job(plan.value(), clock);
+    if (!options.elastic) {
+      const int code = run_job(plan.value(), clock);
+      if (code != 0 && code != 128 + SIGINT && code != 128 + SIGTERM)
+        tell_cause(program, plan.value(), surroundings);
+      return code;
+    }
     const auto store = connect_store(surroundings.store, std::chrono::seconds(10));
     if (!store.ok()) return complain(program, store.status());
     return run_job(plan.value(), clock, &asks, store.value());

@@ -52,6 +52,7 @@ struct Surroundings {
   std::string job;
   int cores = 1;
   std::vector<FileSetting> file;  ///< what options.config_file says
+  std::string records = {};       ///< HORA_FLIGHT_DIR, where nobody sets it
 };
 
 /// The setting flags of `arguments`, as horarun takes them, and --config-file, for `hora config`.

@@ -1,0 +1,18 @@
+"""A worker process that was forked reduces its own statistics."""
+
+import os
+import sys
+
+import tensors
+
+import hora
+
+PRINTED = ["this process was forked from one that uses Hora"]
+EXPLAINED = ["Nothing is wrong"]  # the ranks themselves did well
+
+hora.init()
+child = os.fork()
+if child == 0:
+    tensors.run("statistics")
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))

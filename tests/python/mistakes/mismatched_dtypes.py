@@ -1,0 +1,14 @@
+"""One rank computes in float64."""
+
+import tensors
+
+import hora
+
+PRINTED = ["'loss': ranks disagree: rank 0 has dtype float32; rank 1 has dtype float64"]
+EXPLAINED = [
+    "1. Mismatch: 'loss': ranks disagree: rank 0 has dtype float32; rank 1 has .*on ranks 0, 1",
+    "What to do: cast the tensor to one type on all ranks",
+]
+
+hora.init()
+tensors.run("loss", kind="fd"[hora.rank()])
