@@ -249,7 +249,7 @@ void Driver::end_epoch(const Status& why) {
     const std::lock_guard lock(shared_);
     if (health_.ok()) health_ = why;
   }
-  keep_flight_record(why.message(), {});
+  keep_flight_record(why.message(), where_);
   ended_.store(true, std::memory_order_release);
   for (const auto& lane : lanes_) lane->abort(why);
   if (!data_error_) return;

@@ -204,6 +204,7 @@ class Driver {
 
   std::string last_name_;  ///< what this rank submitted last, and when
   int64_t last_submit_ = 0;
+  std::string where_;  ///< the program's stack when another rank last asked
 };
 
 }  // namespace hora

@@ -43,9 +43,9 @@ void Driver::answer(const Outputs::Ask& ask) {
                          ? "it has submitted nothing yet"
                          : fmt::format("its last was '{}', {:.1f} s ago", last_name_,
                                        static_cast<double>(clock_.now() - last_submit_) * 1e-9);
-  const std::string where = whereabouts();
-  keep_flight_record(fmt::format("other ranks wait for this one in '{}'", ask.name), where);
-  if (!where.empty()) text += "; it is at:\n" + where;
+  where_ = whereabouts();
+  keep_flight_record(fmt::format("other ranks wait for this one in '{}'", ask.name), where_);
+  if (!where_.empty()) text += "; it is at:\n" + where_;
   constexpr size_t kLongest = 4000;
   if (text.size() > kLongest) text.resize(kLongest);
   inputs_.answers.push_back({ask.query, std::move(text)});

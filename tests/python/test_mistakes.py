@@ -27,7 +27,7 @@ def constants_of(program):
     """RANKS, PRINTED and EXPLAINED, without running the program."""
     values = {"RANKS": 2}
     for statement in ast.parse((FOLDER / f"{program}.py").read_text()).body:
-        if isinstance(statement, ast.Assign) and statement.targets[0].id.isupper():
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "").isupper():
             values[statement.targets[0].id] = ast.literal_eval(statement.value)
     return values["RANKS"], values["PRINTED"], values["EXPLAINED"]
 

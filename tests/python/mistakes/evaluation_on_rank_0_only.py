@@ -13,7 +13,7 @@ EXPLAINED = [
     "rank 1 did not submit 'validation_loss'; rank 1 never submitted this name",
     "rank 0 did not submit 'grad'; rank 0 submitted it once, rank 1 2 times",
     "What to do: only rank 0 ever called 'validation_loss', and rank 1 called 'grad' once more",
-    r"evaluation_on_rank_0_only.py\", line \d+, in <module>",
+    "was at:.*evaluation_on_rank_0_only.py.*line",
 ]
 
 hora.init()

@@ -7,7 +7,7 @@ import tensors
 
 import hora
 
-PRINTED = ["this process was forked from one that uses Hora"]
+PRINTED = ["this process was made by fork.. from one that had called hora.init"]
 EXPLAINED = ["Nothing is wrong"]  # the ranks themselves did well
 
 hora.init()
