@@ -71,7 +71,6 @@ Signature Simulation::random_signature(int name) {
                  : kind == 8 ? Op::kReduceScatter
                              : Op::kBarrier;
   signature.reduce = kind == 5 ? ReduceOp::kMin : ReduceOp::kSum;
-  if (kind == 7) signature.root = 0;
   signature.dtype = name % 2 ? DType::kInt32 : DType::kInt64;
   if (kind == 9) {
     signature.dtype = DType::kUInt8;
@@ -105,6 +104,7 @@ void Simulation::plain_phase(int set_index) {
     std::mt19937_64 keep = rng_;
     rng_.seed(settings_.seed * 31 + static_cast<uint64_t>(name) + (chance(10) ? random(1000) : 0));
     op.action.signature = random_signature(name);
+    if (op.action.signature.op == Op::kBroadcast) op.action.signature.root = members.front();
     rng_ = keep, random(2);
     Expect expect;
     if (settings_.mismatches && members.size() > 1 && chance(15) &&
