@@ -251,10 +251,10 @@ PLANS = [
     Plan("cpp", cpp, 240, needs="build", quick=True),
     Plan("sanitizers", sanitizers, 900, needs="build"),
     Plan("install", install, 300, quick=True),
-    Plan("python", python, 300, needs="install", quick=True),
+    Plan("python", python, 600, needs="install", quick=True),
     Plan("rules", rules, 60, quick=True),
     Plan("namespaces", namespaces, 10, needs="install"),
-    Plan("frameworks", frameworks, 90, needs="install"),
+    Plan("frameworks", frameworks, 180, needs="install"),
 ]
 
 NAMESPACES = "tests/python/test_namespaces*.py"
