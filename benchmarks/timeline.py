@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 
-import torch
+from engine import many
 
 import hora.torch as hvd
 
@@ -26,16 +26,7 @@ def main() -> None:
     parser.add_argument("--json")
     arguments = parser.parse_args()
     hvd.init()
-    tensors = [torch.zeros(ELEMENTS) for _ in range(TENSORS)]
-    names = [f"tensor.{i}" for i in range(TENSORS)]
-
-    def step() -> None:
-        handles = [
-            hvd.allreduce_async_(tensor, name=name)
-            for tensor, name in zip(tensors, names, strict=True)
-        ]
-        for handle in handles:
-            hvd.synchronize(handle)
+    step = many("tensor", TENSORS, ELEMENTS)
 
     def turn() -> float:
         samples = []

@@ -27,9 +27,9 @@ TEST_SECONDS = 30
 JOB_SECONDS = 150
 
 
-def run_ranks(size, *command, timeout=60, environment=None, check=False):
-    """Runs `python *command` as `size` ranks, for so long, and gives the CompletedProcess."""
-    words = [HORARUN, "-n", str(size), sys.executable, *map(str, command)]
+def run_job(*words, timeout=60, environment=None):
+    """Runs `horarun *words`, for so long, and gives the CompletedProcess."""
+    words = [HORARUN, *map(str, words)]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(words, env=variables, start_new_session=True, **pipes) as job:
@@ -39,9 +39,15 @@ def run_ranks(size, *command, timeout=60, environment=None, check=False):
             job.kill()
             output, _ = job.communicate()
             pytest.fail(f"not done after {timeout} s; printed:\n{output}")
-    if check:
-        assert job.returncode == 0, f"exit code {job.returncode}; printed:\n{output}"
     return subprocess.CompletedProcess(words, job.returncode, output)
+
+
+def run_ranks(size, *command, check=False, **options):
+    """Runs `python *command` as `size` ranks; options as `run_job` has them."""
+    job = run_job("-n", size, sys.executable, *command, **options)
+    if check:
+        assert job.returncode == 0, f"exit code {job.returncode}; printed:\n{job.stdout}"
+    return job
 
 
 def run_program(size, text, **options):

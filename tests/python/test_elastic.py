@@ -10,13 +10,12 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from support import HORARUN, lines_of, needs_horarun, run_program
+from support import lines_of, needs_horarun, run_job, run_program
 
 pytestmark = needs_horarun
 
@@ -57,19 +56,10 @@ def report(**more):
 """
 
 
-def run_elastic(text, *options, timeout=180, environment=None, before=""):
+def run_elastic(text, *options, before="", timeout=180, environment=None):
     """Runs `text` after START under `horarun *options`."""
-    words = [HORARUN, *options, sys.executable, "-c", before + START + text]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(words, env=variables, start_new_session=True, **pipes) as job:
-        try:
-            output, _ = job.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            job.kill()
-            output, _ = job.communicate()
-            pytest.fail(f"not done after {timeout} s; printed:\n{output}")
-    return subprocess.CompletedProcess(words, job.returncode, output)
+    words = [*options, sys.executable, "-c", before + START + text]
+    return run_job(*words, timeout=timeout, environment=environment)
 
 
 def reports_of(job):
