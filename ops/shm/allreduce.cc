@@ -18,11 +18,9 @@
 namespace hora::shm {
 namespace {
 
-constexpr size_t kSmallBytes = 1 << 10;  // above, arenas and streaming stores pay
 constexpr size_t kDirectMembers = 4;
 constexpr size_t kStreamBytes = 8 << 20;  // results larger than this won't be in the cache anyway
 constexpr size_t kPauseBytes = 1 << 20;   // touched between two looks at other work
-static_assert(kSmallBytes <= kSlotBytes);
 
 struct Range {
   size_t begin, end;
@@ -42,7 +40,7 @@ Ticket ShmCommunicator::allreduce(Lane& lane, uint64_t tag, std::span<const Segm
                                   const Reduction& reduction) {
   if (size() == 1) return alone(lane, segments, reduction);
   const size_t bytes = count_in(segments) * bytes_of(reduction.dtype);
-  if (bytes <= kSmallBytes) return small(lane, tag, segments, reduction);
+  if (bytes <= kSlotBytes) return small(lane, tag, segments, reduction);
   return large(lane, tag, segments, reduction);
 }
 

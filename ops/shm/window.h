@@ -7,8 +7,8 @@
 
 namespace hora::shm {
 
-constexpr size_t kLine = 128;  ///< two cache lines: processors fetch them in pairs
-constexpr size_t kSlotBytes = 64 << 10;
+constexpr size_t kLine = 128;           ///< two cache lines: processors fetch them in pairs
+constexpr size_t kSlotBytes = 1 << 10;  ///< above, arenas and streaming stores pay
 constexpr size_t kSlots = 2;
 constexpr size_t kChunkBytes = 256 << 10;
 constexpr size_t kChunks = 4;

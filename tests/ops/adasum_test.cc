@@ -133,16 +133,7 @@ std::string check_bucket(Party& party, DType dtype, const std::vector<size_t>& c
   return "";
 }
 
-class Adasum : public ::testing::TestWithParam<support::BackendCase> {
- protected:
-  void SetUp() override {
-    if (!GetParam().unavailable) return;
-    if (const std::string why = GetParam().unavailable(); !why.empty()) GTEST_SKIP() << why;
-  }
-  static void check(int size, const std::function<std::string(Party&)>& body) {
-    EXPECT_EQ(support::run_case(GetParam(), size, body), "") << size << " ranks";
-  }
-};
+class Adasum : public support::OnBackend {};
 
 TEST_P(Adasum, IsWhatThePaperDefinesForEveryTypeAndNumberOfRanks) {
   for (const int size : {1, 2, 3, 4, 5, 8}) {

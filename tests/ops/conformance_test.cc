@@ -90,16 +90,7 @@ std::string allreduce(Party& party, const Reduction& reduction, size_t count, ui
   return "";
 }
 
-class Conformance : public ::testing::TestWithParam<support::BackendCase> {
- protected:
-  void SetUp() override {
-    if (!GetParam().unavailable) return;
-    if (const std::string why = GetParam().unavailable(); !why.empty()) GTEST_SKIP() << why;
-  }
-  static void check(int size, const std::function<std::string(Party&)>& body) {
-    EXPECT_EQ(support::run_case(GetParam(), size, body), "") << size << " ranks";
-  }
-};
+class Conformance : public support::OnBackend {};
 
 TEST_P(Conformance, ReducesEveryTypeByEveryOperation) {
   check(3, [](Party& party) -> std::string {

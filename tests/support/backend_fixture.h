@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "ops/backend.h"
 #include "tests/support/run_ranks.h"
 
@@ -62,6 +64,18 @@ class Party {
 /// Runs the body on every rank of a job of this backend; gives what went wrong.
 std::string run_case(const BackendCase& one, int size,
                      const std::function<std::string(Party&)>& body);
+
+/// A test that runs on every backend there is; skipped, with the reason, where it cannot.
+class OnBackend : public ::testing::TestWithParam<BackendCase> {
+ protected:
+  void SetUp() override {
+    if (!GetParam().unavailable) return;
+    if (const std::string why = GetParam().unavailable(); !why.empty()) GTEST_SKIP() << why;
+  }
+  static void check(int size, const std::function<std::string(Party&)>& body) {
+    EXPECT_EQ(run_case(GetParam(), size, body), "") << size << " ranks";
+  }
+};
 
 /// Memory that all ranks see, threads or processes; made before they start.
 class SharedWords {
