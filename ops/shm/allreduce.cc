@@ -3,8 +3,9 @@
 //   small   everybody's input goes to its slot, and everybody adds up all slots: one exchange
 //   pushed  where it lies in all arenas, each member adds up one range of all slices and writes
 //           the result into every slice
-//   direct  private memory, few members: staged in chunks (rounds.h); everybody adds up all
-//   shared  private memory, many members: staged in chunks; each member adds up one range of each
+//   direct  private memory, two members or little of it: staged in chunks (rounds.h); everybody
+//           adds up all
+//   shared  private memory, more of both: staged in chunks; each member adds up one range of each
 //           chunk and writes the result into every member's chunk, from where each copies it out
 
 #include <algorithm>
@@ -18,7 +19,8 @@
 namespace hora::shm {
 namespace {
 
-constexpr size_t kDirectMembers = 4;
+constexpr size_t kDirectMembers = 2;
+constexpr size_t kDirectBytes = 32 << 10;  // with more members; one step less than sharing
 constexpr size_t kStreamBytes = 8 << 20;  // results larger than this won't be in the cache anyway
 constexpr size_t kPauseBytes = 1 << 20;   // touched between two looks at other work
 
@@ -133,8 +135,9 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
   // With nothing in the arena the first chunk is known already, and announced together with that.
   const bool private_only = !describe(group.me(), segments, width);
   const size_t per_round = kChunkBytes / width;
-  const bool streams =
-      group.size() <= kDirectMembers && staging_.streams(count_in(segments) * width);
+  const size_t bytes = count_in(segments) * width;
+  const bool direct = group.size() <= kDirectMembers || bytes <= kDirectBytes;
+  const bool streams = direct && staging_.streams(bytes);
   if (private_only) {
     Cursor first(segments, width);
     std::byte* chunk = chunk_of(group.self, 0);
@@ -156,7 +159,7 @@ Ticket ShmCommunicator::large(Lane& lane, uint64_t tag, std::span<const Segment>
   }
   if (const size_t count = count_in(split_.rest()); count > 0) {
     Ticket rest;
-    if (group.size() > kDirectMembers) {
+    if (!direct) {
       rest = shared_rounds(lane, tag, split_.rest(), reduction, private_only);
     } else {
       Direct work{this,
