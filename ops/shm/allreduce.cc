@@ -11,9 +11,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/cursor.h"
 #include "ops/kernels/reduce.h"
 #include "ops/shm/communicator.h"
-#include "ops/shm/cursor.h"
 #include "ops/shm/rounds.h"
 
 namespace hora::shm {
@@ -21,8 +21,8 @@ namespace {
 
 constexpr size_t kDirectMembers = 2;
 constexpr size_t kDirectBytes = 32 << 10;  // with more members; one step less than sharing
-constexpr size_t kStreamBytes = 8 << 20;  // results larger than this won't be in the cache anyway
-constexpr size_t kPauseBytes = 1 << 20;   // touched between two looks at other work
+constexpr size_t kStreamBytes = 8 << 20;   // results larger than this won't be in the cache anyway
+constexpr size_t kPauseBytes = 1 << 20;    // touched between two looks at other work
 
 struct Range {
   size_t begin, end;

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "ops/cursor.h"
 #include "ops/kernels/reduce.h"
-#include "ops/shm/cursor.h"
 #include "ops/shm/rounds.h"
 
 namespace hora::shm {

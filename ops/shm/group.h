@@ -11,7 +11,7 @@ namespace hora::shm {
 
 /// How members of an operation tell each other how far they are.
 ///
-/// Each rank has one word for each lane, in memory that all see, and only it writes it: tag << 24 |
+/// Each rank has one word for each lane, in memory that all see, and only it writes it: tag << 20 |
 /// step. `step` counts what the rank has done within the operation `tag`; kFinal says that it will
 /// not look at its peers' memory again for this operation. Who needs rank r at step s of operation
 /// T waits for word(r) >= (T, s).
@@ -31,7 +31,7 @@ namespace hora::shm {
 /// whatever set, it waits until all have, unless it has seen all of them in a later operation. The
 /// last step of an operation therefore costs no waiting unless the next one comes before the
 /// slowest peer is done with the same memory.
-constexpr int kStepBits = 24;
+constexpr int kStepBits = 20;  // steps of an operation: 2^20 chunks are 256 GiB
 constexpr uint64_t kFinal = (uint64_t{1} << kStepBits) - 1;
 constexpr uint64_t word_of(uint64_t tag, uint64_t step) {
   return tag << kStepBits | step;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <functional>
 
-#include "ops/shm/cursor.h"
+#include "ops/cursor.h"
 
 namespace hora::shm {
 namespace {

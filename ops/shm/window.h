@@ -15,7 +15,7 @@ constexpr size_t kChunks = 4;
 constexpr size_t kRuns = 2048;
 constexpr size_t kRingBytes = 64 << 10;
 
-/// How far a rank has come on one lane: tag << 24 | step, ever growing. See progress.h.
+/// How far a rank has come on one lane: tag << 20 | step, ever growing. See group.h.
 struct alignas(kLine) Progress {
   std::atomic<uint64_t> word;
 };

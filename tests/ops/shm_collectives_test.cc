@@ -9,7 +9,7 @@
 
 #include <gtest/gtest.h>
 
-#include "ops/shm/cursor.h"
+#include "ops/cursor.h"
 #include "ops/shm/runs.h"
 #include "tests/ops/shm_ranks.h"
 

@@ -5,7 +5,7 @@
 
 #include "ops/backend.h"
 
-namespace hora::shm {
+namespace hora {
 
 /// Walks through the concatenation of segments.
 class Cursor {
@@ -40,4 +40,4 @@ inline size_t count_in(std::span<const Segment> segments) {
   return count;
 }
 
-}  // namespace hora::shm
+}  // namespace hora
