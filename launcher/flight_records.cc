@@ -11,21 +11,12 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "launcher/json_fields.h"
+
 namespace hora {
 namespace {
 
 using Json = nlohmann::json;
-
-// Whatever is absent or of another type is as good as not told: a record may be of another version.
-std::string text_of(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
-}
-
-int64_t number_of(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number_integer() ? found->get<int64_t>() : 0;
-}
 
 template <class Number>
 std::vector<Number> numbers_of(const Json& array) {
@@ -38,20 +29,20 @@ std::vector<Number> numbers_of(const Json& array) {
 
 FlightOperation operation_of(const Json& object) {
   FlightOperation operation;
-  operation.number = static_cast<uint64_t>(number_of(object, "number"));
-  operation.round = static_cast<uint64_t>(number_of(object, "round"));
-  operation.name = text_of(object, "name");
-  operation.op = text_of(object, "op");
-  operation.dtype = text_of(object, "dtype");
-  operation.state = text_of(object, "state");
-  operation.code = text_of(object, "code");
-  operation.error = text_of(object, "error");
+  operation.number = number_in<uint64_t>(object, "number");
+  operation.round = number_in<uint64_t>(object, "round");
+  operation.name = text_in(object, "name");
+  operation.op = text_in(object, "op");
+  operation.dtype = text_in(object, "dtype");
+  operation.state = text_in(object, "state");
+  operation.code = text_in(object, "code");
+  operation.error = text_in(object, "error");
   if (object.contains("shape")) operation.shape = numbers_of<int64_t>(object["shape"]);
-  operation.tensors = static_cast<uint64_t>(number_of(object, "tensors"));
-  operation.set = static_cast<uint32_t>(number_of(object, "set"));
-  operation.submitted = number_of(object, "submitted");
-  operation.agreed = number_of(object, "agreed");
-  operation.ended = number_of(object, "ended");
+  operation.tensors = number_in<uint64_t>(object, "tensors");
+  operation.set = number_in<uint32_t>(object, "set");
+  operation.submitted = number_in<int64_t>(object, "submitted");
+  operation.agreed = number_in<int64_t>(object, "agreed");
+  operation.ended = number_in<int64_t>(object, "ended");
   return operation;
 }
 
@@ -64,23 +55,23 @@ bool is_record(const std::string& file) {
 
 Result<FlightRecord> parse_flight_record(const std::string& text) {
   const Json object = Json::parse(text, nullptr, false);
-  if (!object.is_object() || text_of(object, "format") != "hora-flight")
+  if (!object.is_object() || text_in(object, "format") != "hora-flight")
     return Status(Code::kInvalidArgument, "this is not a flight record of Hora");
   FlightRecord record;
-  record.rank = static_cast<int>(number_of(object, "rank"));
-  record.size = static_cast<int>(number_of(object, "size"));
-  record.epoch = static_cast<uint32_t>(number_of(object, "epoch"));
+  record.rank = number_in<int>(object, "rank");
+  record.size = number_in<int>(object, "size");
+  record.epoch = number_in<uint32_t>(object, "epoch");
   if (record.rank < 0 || record.rank >= record.size || record.size > 1 << 20)
     return Status(Code::kInvalidArgument,
                   fmt::format("rank {} of {} is impossible", record.rank, record.size));
-  record.job = text_of(object, "job");
-  record.host = text_of(object, "host");
-  record.reason = text_of(object, "reason");
-  record.health = text_of(object, "health");
-  record.note = text_of(object, "note");
-  record.where = text_of(object, "where");
-  record.now = number_of(object, "now");
-  record.submitted = static_cast<uint64_t>(number_of(object, "submitted"));
+  record.job = text_in(object, "job");
+  record.host = text_in(object, "host");
+  record.reason = text_in(object, "reason");
+  record.health = text_in(object, "health");
+  record.note = text_in(object, "note");
+  record.where = text_in(object, "where");
+  record.now = number_in<int64_t>(object, "now");
+  record.submitted = number_in<uint64_t>(object, "submitted");
   if (const auto sets = object.find("sets"); sets != object.end() && sets->is_object())
     for (const auto& [key, ranks] : sets->items())
       record.sets[static_cast<uint32_t>(std::strtoul(key.c_str(), nullptr, 10))] =

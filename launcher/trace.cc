@@ -10,6 +10,8 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "launcher/json_fields.h"
+
 namespace hora {
 namespace {
 
@@ -17,19 +19,13 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kFirstLane = 1, kWaits = 90, kRanges = 91, kFirstTensor = 100;
 
-/// Numbers and texts that may be missing, or be of another kind in somebody else's file.
 int64_t nanoseconds(const Json& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_number()) return 0;
   return std::llround(found->get<double>() * 1e3);
 }
 uint64_t number(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_number() ? found->get<uint64_t>() : 0;
-}
-std::string text(const Json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+  return number_in<uint64_t>(object, key);
 }
 
 class Reader {
@@ -37,18 +33,18 @@ class Reader {
   explicit Reader(Trace& trace) : trace_(trace) {}
 
   void read(const Json& event) {
-    const std::string kind = text(event, "ph");
+    const std::string kind = text_in(event, "ph");
     const auto found = event.find("args");
     const Json args = found != event.end() && found->is_object() ? *found : Json::object();
     if (kind == "M") return describe(event, args);
-    if (kind == "i" && text(event, "name").ends_with(" moments lost"))
-      trace_.lost += std::strtoull(text(event, "name").c_str(), nullptr, 10);
+    if (kind == "i" && text_in(event, "name").ends_with(" moments lost"))
+      trace_.lost += std::strtoull(text_in(event, "name").c_str(), nullptr, 10);
     if (kind != "X") return;
     const uint64_t track = number(event, "tid");
     const int64_t at = trace_.base + nanoseconds(event, "ts");
     const int64_t end = at + nanoseconds(event, "dur");
-    if (track == kWaits) trace_.waits.push_back({text(event, "name"), at, end});
-    if (track == kRanges) trace_.ranges.push_back({text(event, "name"), at, end});
+    if (track == kWaits) trace_.waits.push_back({text_in(event, "name"), at, end});
+    if (track == kRanges) trace_.ranges.push_back({text_in(event, "name"), at, end});
     if (track >= kFirstTensor) live(event, args, at, end);
     if (track >= kFirstLane && track < kWaits) bucket(event, args, at, end);
   }
@@ -56,21 +52,22 @@ class Reader {
 
  private:
   void describe(const Json& event, const Json& args) {
-    const std::string name = text(event, "name");
+    const std::string name = text_in(event, "name");
     if (name == "hora_clock") {
       is_ours_ = number(args, "version") == 1;
-      trace_.job = text(args, "job");
+      trace_.job = text_in(args, "job");
       trace_.epoch = number(args, "epoch");
       trace_.rank = static_cast<Rank>(number(args, "rank"));
       trace_.size = static_cast<int>(number(args, "size"));
-      trace_.host = text(args, "host");
-      trace_.backend = text(args, "backend");
+      trace_.host = text_in(args, "host");
+      trace_.backend = text_in(args, "backend");
       trace_.base = static_cast<int64_t>(number(args, "base_ns"));
       trace_.unix_ns = static_cast<int64_t>(number(args, "unix_ns"));
     }
     if (name == "hora_full") trace_.full = true;
     const uint64_t track = number(event, "tid");
-    if (name == "thread_name" && track >= kFirstTensor) trace_.tensors[track] = text(args, "name");
+    if (name == "thread_name" && track >= kFirstTensor)
+      trace_.tensors[track] = text_in(args, "name");
   }
 
   void live(const Json& event, const Json& args, int64_t at, int64_t end) {
@@ -79,8 +76,8 @@ class Reader {
       return args.contains(key) ? at + nanoseconds(args, key) : 0;
     };
     life.tensor = number(event, "tid");
-    life.op = text(event, "name");
-    life.error = text(args, "error");
+    life.op = text_in(event, "name");
+    life.error = text_in(args, "error");
     life.plan = number(args, "plan");
     life.submitted = at;
     life.taken = reached("taken");
@@ -93,8 +90,8 @@ class Reader {
   void bucket(const Json& event, const Json& args, int64_t at, int64_t end) {
     trace_.buckets.push_back({number(args, "plan"), number(args, "bytes"), number(args, "tensors"),
                               static_cast<int>(number(event, "tid") - kFirstLane),
-                              text(event, "name"), text(args, "by"), text(args, "error"), at, end,
-                              nanoseconds(args, "queued")});
+                              text_in(event, "name"), text_in(args, "by"), text_in(args, "error"),
+                              at, end, nanoseconds(args, "queued")});
   }
 
   Trace& trace_;
