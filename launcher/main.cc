@@ -9,6 +9,7 @@
 #include "hora/config.h"
 #include "launcher/doctor.h"
 #include "launcher/explain.h"
+#include "launcher/plan.h"
 #include "launcher/run.h"
 #include "launcher/settings_page.h"
 #include "launcher/timeline.h"
@@ -63,8 +64,11 @@ int hora_main(std::vector<std::string> arguments) {
   CLI::App* const doctor =
       app.add_subcommand("doctor", "Say what this machine can do, and why not");
   app.add_subcommand("timeline", "Merge and summarize timelines");
+  app.add_subcommand("plan", "Predict how long an allreduce takes, and which way it goes");
   if (!arguments.empty() && arguments[0] == "timeline")
     return timeline_main({arguments.begin() + 1, arguments.end()});
+  if (!arguments.empty() && arguments[0] == "plan")
+    return plan_main({arguments.begin() + 1, arguments.end()});
   // Its arguments are another program's, which this parser must not look at.
   if (!arguments.empty() && arguments[0] == "run")
     return run_main("hora run", {arguments.begin() + 1, arguments.end()});

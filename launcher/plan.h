@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hora/status.h"
+#include "ops/cost_model.h"
+
+namespace hora {
+
+/// A link as people write it: "10gbit", "1gbit,50us", "100mbit,20ms" (rate of each direction, and
+/// one-way delay). Errors: kInvalidArgument shows what was expected.
+Result<LinkCost> parse_link(const std::string& text);
+
+/// A table: for sizes from 4 bytes to `most`, each route's predicted time, the choice and why.
+std::string plan_page(const Topology& topology, size_t most);
+
+/// `hora plan`; the exit code.
+int plan_main(std::vector<std::string> arguments);
+
+}  // namespace hora

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace hora {
+
+/// What it costs to send over a link: the alpha-beta model with a processor's share (Hockney 1994;
+/// the overhead o of LogP, Culler et al. 1993).
+struct LinkCost {
+  double latency = 0;    ///< seconds until the last byte of a small message has arrived
+  double overhead = 0;   ///< seconds of the sender's or receiver's processor for each message
+  double bandwidth = 0;  ///< bytes per second: of a host in each direction, or of a rank's
+                         ///< allreduce through shared memory
+};
+
+/// A job, and what connects it.
+struct Topology {
+  size_t hosts = 1, ranks_per_host = 1;
+  LinkCost inside, across;
+  size_t ranks() const { return hosts * ranks_per_host; }
+};
+
+/// How an allreduce can go.
+enum class Route {
+  kInside,        ///< one host: shared memory
+  kFlat,          ///< every rank with every other
+  kHierarchical,  ///< shared memory inside, a shard of each rank between hosts
+};
+const char* name_of(Route route);
+
+/// Seconds that an allreduce of `bytes` is expected to take, and what limits it.
+struct Prediction {
+  Route route = Route::kInside;
+  double seconds = 0;
+  const char* limit = "";  ///< "latency", "messages", "link", "memory"
+};
+
+/// Pure functions of their arguments: all ranks that are given the same numbers choose alike.
+/// `route` must fit the topology: kInside needs one host, the others more.
+Prediction predict(const Topology& topology, Route route, size_t bytes);
+Prediction choose(const Topology& topology, size_t bytes);
+
+/// One sentence: why choose() took this route and not the next best.
+std::string reason(const Topology& topology, size_t bytes);
+
+}  // namespace hora
