@@ -8,8 +8,8 @@
 #include <sys/types.h>
 
 #include "hora/status.h"
+#include "ops/descriptor.h"
 #include "runtime/clock.h"
-#include "runtime/descriptor.h"
 
 namespace hora {
 

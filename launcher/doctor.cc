@@ -22,7 +22,7 @@
 
 #include "hora/config.h"
 #include "launcher/cores.h"
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 #include "runtime/quantity.h"
 
 namespace hora {

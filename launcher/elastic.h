@@ -14,8 +14,8 @@
 #include "hora/membership.h"
 #include "launcher/discovery.h"
 #include "launcher/roster.h"
+#include "ops/descriptor.h"
 #include "runtime/clock.h"
-#include "runtime/descriptor.h"
 #include "runtime/store.h"
 
 namespace hora {

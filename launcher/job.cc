@@ -24,7 +24,7 @@
 #include "hora/status.h"
 #include "launcher/guard.h"
 #include "launcher/output.h"
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 
 namespace hora {
 namespace {

@@ -16,9 +16,9 @@ namespace hora {
 namespace {
 
 constexpr std::string_view kPrefix = "HORA_";
-constexpr std::string_view kLaunchers[] = {"HORA_RANK",       "HORA_SIZE",       "HORA_LOCAL_RANK",
-                                           "HORA_LOCAL_SIZE", "HORA_CROSS_RANK", "HORA_CROSS_SIZE",
-                                           "HORA_STORE",      "HORA_JOB",        "HORA_WORKER"};
+constexpr std::string_view kLaunchers[] = {
+    "HORA_RANK",       "HORA_SIZE",  "HORA_LOCAL_RANK", "HORA_LOCAL_SIZE", "HORA_CROSS_RANK",
+    "HORA_CROSS_SIZE", "HORA_STORE", "HORA_JOB",        "HORA_WORKER",     "HORA_SECRET"};
 
 std::string_view trimmed(std::string_view text) {
   const size_t first = text.find_first_not_of(" \t\r");

@@ -78,7 +78,8 @@ std::string code_or_nothing(std::string_view text) {
 std::vector<std::string> claims(const ConfigSources& sources, const Setting& setting) {
   std::vector<std::string> told;
   const auto tell = [&](const std::string& who, std::string_view value) {
-    told.push_back(told.empty() ? who : fmt::format("{} {}", who, value));
+    const bool hidden = std::string_view(setting.type) == "secret";
+    told.push_back(told.empty() ? who : fmt::format("{} {}", who, hidden ? "(hidden)" : value));
   };
   const auto look = [&](const std::vector<std::string>& entries, std::string_view name,
                         const std::string& who) {

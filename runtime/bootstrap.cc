@@ -158,7 +158,12 @@ Result<Transport> meet(const Config& config, const Clock& clock) {
   if (!choose_isa(config.isa))
     return Status(Code::kUnavailable,
                   fmt::format("HORA_ISA={}: this machine does not have it", config.isa));
+  if (config.tls != 0)
+    return Status(Code::kUnavailable,
+                  "HORA_TLS=1: there is no encryption between hosts yet; unset it");
   if (config.size == 1) return alone(config);
+  if (config.backend == "tcp")
+    return Status(Code::kUnavailable, "HORA_BACKEND=tcp: there is no such backend yet; unset it");
   Transport transport;
   auto connected = find_store(config, transport.keep);
   if (!connected.ok()) return connected.status();

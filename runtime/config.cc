@@ -28,6 +28,7 @@ struct Row {
   Member member;
 };
 
+constexpr std::string_view kHidden = "(hidden)";
 constexpr size_t kIdentities = 6;  // the first rows, rank to cross_size
 constexpr size_t kStoreRow = kIdentities;
 constexpr Row kTable[] = {
@@ -56,9 +57,17 @@ constexpr Row kTable[] = {
      Kind::kIdentity,
      &Config::cross_size},
     {{"HORA_STORE", "text", "", "",
-      "Where the ranks find each other, unix:/path; horarun sets it. Empty: alone.", ""},
+      "Where the ranks find each other, unix:/path or tcp://host:port; horarun sets it. Empty: "
+      "alone.",
+      ""},
      Kind::kOwn,
      &Config::store},
+    {{"HORA_SECRET", "secret", "", "64 hexadecimal digits",
+      "What proves to ranks of other hosts that this one belongs to the job; horarun makes it. It "
+      "is never shown.",
+      ""},
+     Kind::kOwn,
+     &Config::secret},
     {{"HORA_JOB", "text", "", "", "Names the job in logs and sockets; horarun makes one up.", ""},
      Kind::kAgreed,
      &Config::job},
@@ -66,11 +75,33 @@ constexpr Row kTable[] = {
       "In an elastic job, this process's number; its rank may change. horarun sets it.", ""},
      Kind::kOwn,
      &Config::worker},
-    {{"HORA_BACKEND", "choice", "auto", "auto, shm, gloo",
+    {{"HORA_BACKEND", "choice", "auto", "auto, shm, tcp, gloo",
       "How bytes move between ranks; auto takes the fastest that reaches all.",
       "HOROVOD_CPU_OPERATIONS"},
      Kind::kAgreed,
      &Config::backend},
+    {{"HORA_ADDRESS", "text", "", "",
+      "Addresses that other hosts reach this rank at, with commas between. Empty: all of this "
+      "machine's.",
+      ""},
+     Kind::kOwn,
+     &Config::address},
+    {{"HORA_TCP_STREAMS", "integer", "4", "1 to 8",
+      "Connections to each rank of another host and lane that share a large transfer.", ""},
+     Kind::kAgreed,
+     &Config::tcp_streams},
+    {{"HORA_TCP_BUFFER_BYTES", "bytes", "1 MiB", "64 KiB to 32 MiB",
+      "What the system may buffer for each connection between hosts, in each direction.", ""},
+     Kind::kOwn,
+     &Config::tcp_buffer_bytes},
+    {{"HORA_TLS", "integer", "0", "0 to 1",
+      "1: what travels between hosts is encrypted. Does not exist yet: 1 is refused.", ""},
+     Kind::kAgreed,
+     &Config::tls},
+    {{"HORA_TREE_ARITY", "integer", "8", "2 to 64",
+      "How many hosts report to one in the control tree.", ""},
+     Kind::kAgreed,
+     &Config::tree_arity},
     {{"HORA_COMPRESSION", "text", "none", "",
       "The chain for gradients that name none of their own; none sends values as they are.", ""},
      Kind::kAgreed,
@@ -206,9 +237,20 @@ std::string expected(const Row& row) {
   const std::string_view type = setting.type;
   if (type == "integer") return fmt::format("an integer from {}", setting.range);
   if (type == "bytes") return fmt::format("a size from {}, such as {}", setting.range, "8 MiB");
+  if (type == "secret") return std::string(setting.range);
   if (type == "seconds")
     return fmt::format("a time from {}, such as 10 s or 500 ms", setting.range);
   return fmt::format("one of {}", setting.range);
+}
+
+bool is_secret(std::string_view text) {
+  constexpr std::string_view kDigits = "0123456789abcdefABCDEF";
+  return text.empty() || (text.size() == 64 && text.find_first_not_of(kDigits) == text.npos);
+}
+
+/// What a message may show of a row's value.
+std::string_view shown(const Row& row, std::string_view text) {
+  return std::string_view(row.setting.type) == "secret" ? kHidden : text;
 }
 
 /// Puts `text` into `config`. `clamp`: a number beyond the range becomes the nearest in it.
@@ -216,6 +258,7 @@ bool assign(Config& config, const Row& row, std::string_view text, bool clamp = 
   const std::string_view type = row.setting.type;
   if (const auto* member = std::get_if<std::string Config::*>(&row.member)) {
     if (type == "choice" && !is_choice(row, text)) return false;
+    if (type == "secret" && !is_secret(text)) return false;
     config.** member = text;
     return true;
   }
@@ -282,7 +325,8 @@ class Reader {
     if (assign(config_, row, text, clamp))
       origins_[static_cast<size_t>(&row - kTable)] = variable;
     else
-      mistakes_.push_back(fmt::format("{}={}: expected {}", variable, text, expected(row)));
+      mistakes_.push_back(
+          fmt::format("{}={}: expected {}", variable, shown(row, text), expected(row)));
   }
 
   void read_row(const Row& row) {
@@ -471,7 +515,9 @@ std::span<const Setting> settings() {
 
 std::string value_of(const Config& config, const Setting& setting) {
   const Row& row = row_of(setting.name);
-  if (const auto* text = std::get_if<std::string Config::*>(&row.member)) return config.**text;
+  if (const auto* text = std::get_if<std::string Config::*>(&row.member))
+    return config.**text == setting.standard ? setting.standard
+                                             : std::string(shown(row, config.**text));
   if (const auto* time = std::get_if<double Config::*>(&row.member))
     return format_seconds(config.**time);
   if (const auto* whole = std::get_if<int Config::*>(&row.member))

@@ -12,7 +12,6 @@
 namespace hora {
 namespace {
 
-constexpr int kControlArity = 8;
 constexpr int64_t kLookEvery = 10'000'000;  ///< ns; how often a busy driver looks for dead peers
 constexpr int64_t kLongestSleep = 250'000'000;
 constexpr int64_t kShortVisit = 200'000;  ///< ns; after a longer one the thread's nap may be long
@@ -49,7 +48,7 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
       log_(std::move(log)),
       watched_(::epoll_create1(EPOLL_CLOEXEC)) {
   const World& world = transport_.world;
-  const auto tree = make_tree(transport_.hosts, kControlArity);
+  const auto tree = make_tree(transport_.hosts, config.tree_arity);
   negotiator_ = std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(),
                                              world.epoch, options_of(config), clock_.now());
   const LaneRunner::Context context{negotiator_->cache(),

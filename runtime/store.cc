@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 
 #include "runtime/clock.h"
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 #include "runtime/store_wire.h"
 
 namespace hora {

@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 #include "runtime/store.h"
 #include "runtime/store_wire.h"
 

@@ -8,7 +8,7 @@
 
 #include "hora/request.h"
 #include "hora/status.h"
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 #include "runtime/moment.h"
 
 namespace hora {

@@ -17,13 +17,20 @@ struct Config {
   int rank = 0, size = 1;
   int local_rank = 0, local_size = 1;  ///< among the ranks of this host
   int cross_rank = 0, cross_size = 1;  ///< this host among the hosts
-  std::string store;                   ///< "unix:/path"; empty: alone
+  std::string store;                   ///< "unix:/path", "tcp://host:port"; empty: alone
+  std::string secret;                  ///< 64 hexadecimal digits, or empty; never to be shown
   std::string job;                     ///< names the job in logs and sockets
   int worker = 0;             ///< in an elastic job, this process's number from 1; the rank changes
   uint32_t epoch = 1;         ///< which start within the job; every rank counts alike
   bool serves_store = false;  ///< no launcher of ours: rank 0 serves the store itself
 
-  std::string backend;      ///< auto, shm, gloo
+  std::string address;            ///< where other hosts reach this rank; empty: anywhere
+  int tcp_streams = 0;            ///< connections for each peer and lane
+  uint64_t tcp_buffer_bytes = 0;  ///< of each connection and direction
+  int tls = 0;                    ///< 1: encrypted between hosts
+  int tree_arity = 0;             ///< children of a host in the control tree
+
+  std::string backend;      ///< auto, shm, tcp, gloo
   std::string compression;  ///< the default chain
   std::string isa;          ///< auto, base, avx2, avx512
   uint64_t bucket_bytes = 0, express_bytes = 0, window_bytes = 0, arena_bytes = 0;
@@ -54,7 +61,7 @@ struct Config {
 /// One row of the table of settings.
 struct Setting {
   const char* name;      ///< "HORA_BUCKET_BYTES"
-  const char* type;      ///< "bytes", "seconds", "integer", "text", "choice"
+  const char* type;      ///< "bytes", "seconds", "integer", "text", "choice", "secret"
   const char* standard;  ///< the default, as one would write it
   const char* range;     ///< "4 KiB to 1 GiB", "auto, shm, gloo"; empty: anything
   const char* help;      ///< one sentence
@@ -63,7 +70,7 @@ struct Setting {
 
 std::span<const Setting> settings();
 
-/// What `config` has for `setting`, as one would write it: "8 MiB".
+/// What `config` has for `setting`, as one would write it: "8 MiB". A secret is "(hidden)".
 std::string value_of(const Config& config, const Setting& setting);
 
 /// The settings that must be equal on all ranks, one NAME=VALUE on each line. Ranks compare these

@@ -43,11 +43,25 @@ TEST(Config, EveryValuePrintedIsReadBack) {
 
 TEST(Config, EverySettingButTextRefusesNonsenseAndSaysWhatIsExpected) {
   for (const Setting& setting : settings()) {
-    if (std::string_view(setting.type) == "text") continue;
+    if (std::string_view(setting.type) == "text" || std::string_view(setting.type) == "secret")
+      continue;
     const std::string text = mistake({std::string(setting.name) + "=abc!"});
     EXPECT_TRUE(text.starts_with(std::string(setting.name) + "=abc!: expected ")) << text;
     EXPECT_NE(text.find(setting.range), text.npos) << text;
   }
+}
+
+TEST(Config, ASecretIsNeverShown) {
+  const std::string secret(64, 'a');
+  const Config config = good({"HORA_SECRET=" + secret});
+  EXPECT_EQ(config.secret, secret);
+  for (const Setting& setting : settings())
+    EXPECT_EQ(value_of(config, setting).find(secret), std::string::npos) << setting.name;
+  EXPECT_EQ(digest_text(config).find("SECRET"), std::string::npos);
+  EXPECT_EQ(mistake({"HORA_SECRET=" + secret.substr(1)}),
+            "HORA_SECRET=(hidden): expected 64 hexadecimal digits");
+  EXPECT_EQ(mistake({"HORA_SECRET=" + secret.substr(1) + "g"}),
+            "HORA_SECRET=(hidden): expected 64 hexadecimal digits");
 }
 
 TEST(Config, RefusesNumbersBeyondTheRange) {
@@ -93,7 +107,8 @@ TEST(Config, HorovodsNamesAreUnderstoodAndOursWin) {
   EXPECT_EQ(good({"HOROVOD_STALL_CHECK_DISABLE=1", "HORA_STALL_WARNING=5"}).stall_warning, 5);
   EXPECT_EQ(good({"HOROVOD_STALL_CHECK_DISABLE=0"}).stall_warning, 60);
   EXPECT_EQ(good({"HOROVOD_CYCLE_TIME=banana"}).lanes, 2);
-  EXPECT_NE(mistake({"HOROVOD_CPU_OPERATIONS=CCL"}).find("auto, shm, gloo"), std::string::npos);
+  EXPECT_NE(mistake({"HOROVOD_CPU_OPERATIONS=CCL"}).find("auto, shm, tcp, gloo"),
+            std::string::npos);
 }
 
 TEST(Config, RankAndSizeComeFromOneSource) {
