@@ -11,6 +11,7 @@ foreach(part GLOO MPI CUDA NCCL)
 endforeach()
 
 find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)  # HMAC of handshakes between hosts
 
 # Everything of ours compiles with this.
 add_library(hora_flags INTERFACE)
