@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <mutex>
@@ -10,8 +11,10 @@
 #include <fmt/format.h>
 #include <sys/socket.h>
 
-#include "runtime/clock.h"
 #include "ops/descriptor.h"
+#include "ops/tcp/address.h"
+#include "ops/tcp/handshake.h"
+#include "runtime/clock.h"
 #include "runtime/store_wire.h"
 
 namespace hora {
@@ -29,9 +32,11 @@ Status gone(const std::string& address, std::string_view why) {
 /// get() that waits holds up no other thread, and giving up is closing the connection.
 class SocketStore : public Store {
  public:
-  explicit SocketStore(std::string address) : address_(std::move(address)) {}
+  SocketStore(std::string address, StoreKey key)
+      : address_(std::move(address)), credentials_(std::move(key)) {}
 
   Status connect_before(const Deadline& deadline) {
+    HORA_TRY(find());
     Result<Descriptor> connection = open(deadline);
     HORA_TRY(connection.status());
     keep(std::move(connection).value());
@@ -63,13 +68,99 @@ class SocketStore : public Store {
  private:
   // The server answers a set() at once; more than this and it is stopped or stuck.
   static constexpr milliseconds kSetTimeout{30'000};
+  static constexpr milliseconds kReconnect{5'000};  // over a network packets get lost
+
+  bool over_tcp() const { return address_.starts_with(store_wire::kTcpScheme); }
+
+  /// What a "tcp://" address stands for, and the key to it.
+  Status find() {
+    if (!over_tcp()) return {};
+    const auto secret = tcp::parse_secret(credentials_.secret);
+    HORA_TRY(secret.status());
+    auto found = tcp::resolve(address_.substr(store_wire::kTcpScheme.size()));
+    if (!found.ok() || found.value().empty())
+      return Status(found.ok() ? Code::kInvalidArgument : found.status().code(),
+                    fmt::format("HORA_STORE={}: {}", address_,
+                                found.ok() ? "it names no address" : found.status().message()));
+    places_ = std::move(found).value();
+    self_ = store_wire::identity_of(credentials_.job);
+    handshake_key_ = tcp::handshake_key(secret.value(), self_.job);
+    return {};
+  }
 
   Result<Descriptor> open(const Deadline& deadline) {
+    return over_tcp() ? open_tcp(deadline) : open_unix(deadline);
+  }
+
+  /// Tries all places in turn, first with little patience and then with more.
+  Result<Descriptor> open_tcp(const Deadline& deadline) {
+    milliseconds patience{1'000};
+    for (;;) {
+      std::string causes;
+      for (const tcp::Address& place : places_) {
+        const milliseconds left(std::max(deadline.poll_milliseconds(), 1));
+        const Deadline attempt(clock_, std::min(patience, left));
+        auto connection = open_at(place, attempt);
+        if (connection.ok()) return connection;
+        causes += fmt::format("{}{}: {}", causes.empty() ? "" : "; ", place.text(),
+                              connection.status().message());
+        if (connection.status().code() == Code::kMismatch) return gone(address_, causes);
+      }
+      if (deadline.passed()) return gone(address_, causes);
+      patience *= 2;
+      // A server that does not listen yet cannot be waited for.
+      ::poll(nullptr, 0, std::min(kRetryMilliseconds, deadline.poll_milliseconds()));
+    }
+  }
+
+  /// Errors: kMismatch: somebody listens there who does not share the secret; the rest may pass.
+  Result<Descriptor> open_at(const tcp::Address& place, const Deadline& deadline) {
+    const auto failed = [](int error) { return Status(Code::kUnavailable, std::strerror(error)); };
+    const auto in_time = [](const Status& status) {
+      return status.code() == Code::kTimeout ? Status(Code::kUnavailable, "no answer in time")
+                                             : status;
+    };
+    Descriptor connection(::socket(place.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!connection.valid()) return failed(errno);
+    tcp::prepare(connection.get(), 0);
+    if (::connect(connection.get(), place.get(), place.bytes) != 0) {
+      if (errno != EINPROGRESS) return failed(errno);
+      HORA_TRY(in_time(await(connection.get(), POLLOUT, {}, deadline)));
+      int error = 0;
+      socklen_t bytes = sizeof(error);
+      ::getsockopt(connection.get(), SOL_SOCKET, SO_ERROR, &error, &bytes);
+      if (error != 0) return failed(error);
+    }
+    auto handshake = tcp::Handshake::client(handshake_key_, self_, tcp::kNobody, tcp::Role::kStore,
+                                            0, tcp::fresh_nonce());
+    while (!handshake.done()) {
+      if (!handshake.output.empty()) {
+        HORA_TRY(in_time(send(connection.get(), handshake.output, {}, deadline)));
+        handshake.output.clear();
+      }
+      char bytes[tcp::Handshake::kHello];
+      const ssize_t got = ::recv(connection.get(), bytes, handshake.wants(), 0);
+      if (got > 0) {
+        HORA_TRY(handshake.feed({bytes, static_cast<size_t>(got)}));
+      } else if (got == 0) {
+        return Status(handshake.proved() ? Code::kMismatch : Code::kUnavailable,
+                      std::string(handshake.reason()));
+      } else if (errno == EAGAIN) {
+        HORA_TRY(in_time(await(connection.get(), POLLIN, {}, deadline)));
+      } else if (errno != EINTR) {
+        return failed(errno);
+      }
+    }
+    return connection;
+  }
+
+  Result<Descriptor> open_unix(const Deadline& deadline) {
     const auto where = store_wire::socket_address(address_);
     if (!where)
       return Status(
           Code::kInvalidArgument,
-          fmt::format("HORA_STORE={}: expected unix:/path, the path shorter than {} bytes",
+          fmt::format("HORA_STORE={}: expected unix:/path, the path shorter than {} bytes, or "
+                      "tcp://host:port",
                       address_, sizeof(sockaddr_un::sun_path)));
     for (;;) {
       Descriptor connection(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -97,7 +188,8 @@ class SocketStore : public Store {
     Descriptor connection = take();
     if (!connection.valid()) {
       // The server was there before: if it refuses now, it will not come back.
-      Result<Descriptor> made = open(Deadline(clock_, milliseconds(kRetryMilliseconds)));
+      const milliseconds patience = over_tcp() ? kReconnect : milliseconds(kRetryMilliseconds);
+      Result<Descriptor> made = open(Deadline(clock_, std::min(patience, timeout)));
       HORA_TRY(made.status());
       connection = std::move(made).value();
     }
@@ -177,7 +269,13 @@ class SocketStore : public Store {
   static constexpr int kRetryMilliseconds = 20;
   static constexpr size_t kIdle = 2;
 
+  // Constant after connect_before() has begun.
   const std::string address_;
+  const StoreKey credentials_;
+  std::vector<tcp::Address> places_;
+  tcp::Identity self_;
+  tcp::Secret handshake_key_{};
+
   const SystemClock clock_;
   std::mutex mutex_;
   std::vector<Descriptor> idle_;  // guarded by mutex_
@@ -185,8 +283,9 @@ class SocketStore : public Store {
 
 }  // namespace
 
-Result<std::shared_ptr<Store>> connect_store(const std::string& address, milliseconds timeout) {
-  auto store = std::make_shared<SocketStore>(address);
+Result<std::shared_ptr<Store>> connect_store(const std::string& address, milliseconds timeout,
+                                             const StoreKey& key) {
+  auto store = std::make_shared<SocketStore>(address, key);
   const SystemClock clock;
   HORA_TRY(store->connect_before(Deadline(clock, timeout)));
   return std::shared_ptr<Store>(std::move(store));

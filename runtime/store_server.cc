@@ -8,7 +8,10 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <optional>
+#include <span>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -17,17 +20,23 @@
 #include <sys/stat.h>
 
 #include "ops/descriptor.h"
+#include "ops/tcp/address.h"
+#include "ops/tcp/handshake.h"
+#include "runtime/clock.h"
 #include "runtime/store.h"
 #include "runtime/store_wire.h"
 
 namespace hora {
 namespace {
 
+using std::chrono::milliseconds;
 using Values = std::map<std::string, std::string, std::less<>>;
 
 /// One client. It is reading a request, waiting for a key, or being sent a reply.
 struct Connection {
   Descriptor socket;
+  std::optional<tcp::Handshake> handshake;  ///< of TCP, until its client has proved itself
+  Deadline proves_before;                   ///< while there is a handshake
   std::string input;     ///< of the request so far; grows with what has come, not what is promised
   bool waiting = false;  ///< for `key`
   std::string key;
@@ -35,16 +44,29 @@ struct Connection {
   const std::string* value = nullptr;  ///< follows the reply; values never move or go
   size_t sent = 0;                     ///< of the reply and the value
 
+  explicit Connection(Descriptor made, const Deadline& deadline)
+      : socket(std::move(made)), proves_before(deadline) {}
   bool replying() const { return !reply.empty(); }
+};
+
+/// What it takes to be let in from the network.
+struct Gate {
+  std::string address;  ///< what the network's listeners are reached at; empty: there are none
+  tcp::Identity self;
+  tcp::Secret key{};
+  milliseconds handshake_timeout{0};
+  std::function<void(const std::string& text)> warn;
 };
 
 class Server : public StoreServer {
  public:
-  Server(std::string path, Descriptor listener, Descriptor stop, Watch watch)
+  Server(std::string path, Descriptor stop, std::vector<Descriptor> listeners, Watch watch,
+         Gate gate)
       : path_(std::move(path)),
-        listener_(std::move(listener)),
         stop_(std::move(stop)),
-        watch_(std::move(watch)) {
+        listeners_(std::move(listeners)),
+        watch_(std::move(watch)),
+        gate_(std::move(gate)) {
     // Signals belong to the program's own threads.
     sigset_t all, before;
     ::sigfillset(&all);
@@ -62,9 +84,10 @@ class Server : public StoreServer {
   }
 
   std::string address() const override { return "unix:" + path_; }
+  std::string network_address() const override { return gate_.address; }
 
  private:
-  static constexpr size_t kMaxConnections = 4096;
+  static constexpr size_t kMaxConnections = 4096, kMaxUnproved = 64;
   // Apart from each other, so that a full store can still say so.
   static constexpr size_t kMaxValues = size_t{48} << 20, kMaxRequests = size_t{16} << 20;
   // Until an accept() that failed for want of descriptors or memory is tried again.
@@ -73,48 +96,111 @@ class Server : public StoreServer {
   void serve() {
     std::vector<pollfd> entries;
     for (;;) {
-      const bool accepting = !accept_later_ && connections_.size() < kMaxConnections;
-      entries.assign({{stop_.get(), POLLIN, 0},
-                      {listener_.get(), static_cast<short>(accepting ? POLLIN : 0), 0}});
-      for (const auto& connection : connections_)
+      entries.assign({{stop_.get(), POLLIN, 0}});
+      for (size_t i = 0; i < listeners_.size(); ++i)
+        entries.push_back({listeners_[i].get(), static_cast<short>(accepts(i) ? POLLIN : 0), 0});
+      int timeout = accept_later_ ? kAcceptRetryMilliseconds : -1;
+      for (const auto& connection : connections_) {
         entries.push_back({connection->socket.get(),
                            static_cast<short>(connection->replying() ? POLLOUT : POLLIN), 0});
-      const int ready =
-          ::poll(entries.data(), entries.size(), accept_later_ ? kAcceptRetryMilliseconds : -1);
+        if (!connection->handshake) continue;
+        const int left = connection->proves_before.poll_milliseconds();
+        timeout = timeout < 0 ? left : std::min(timeout, left);
+      }
+      const int ready = ::poll(entries.data(), entries.size(), timeout);
       accept_later_ = false;
       if (ready < 0) continue;
       if (entries[0].revents) return say_goodbye();
-      // Indices of entries stay those of connections until the dead are removed below.
-      for (size_t i = 2; i < entries.size(); ++i) {
-        std::unique_ptr<Connection>& connection = connections_[i - 2];
-        if (entries[i].revents && !attend(*connection)) drop(*connection);
-      }
-      std::erase_if(connections_,
-                    [](const auto& connection) { return !connection->socket.valid(); });
-      if (entries[1].revents) accept_all();
+      attend_all(std::span(entries).subspan(1 + listeners_.size()));
+      for (size_t i = 0; i < listeners_.size(); ++i)
+        if (entries[1 + i].revents) accept_all(i);
     }
   }
 
-  void accept_all() {
-    while (connections_.size() < kMaxConnections) {
-      Descriptor socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  /// Indices of `entries` stay those of connections until the dead are removed.
+  void attend_all(std::span<const pollfd> entries) {
+    for (size_t i = 0; i < entries.size(); ++i) {
+      Connection& connection = *connections_[i];
+      if (entries[i].revents && !attend(connection)) drop(connection);
+      if (connection.socket.valid() && connection.handshake && connection.proves_before.passed())
+        cut_off(connection, "it did not say enough in time");
+    }
+    std::erase_if(connections_, [](const auto& connection) { return !connection->socket.valid(); });
+  }
+
+  /// The first listener is of this host; those of the network have strangers.
+  bool accepts(size_t listener) const {
+    return !accept_later_ && connections_.size() < kMaxConnections &&
+           (listener == 0 || unproved_ < kMaxUnproved);
+  }
+
+  void accept_all(size_t listener) {
+    while (accepts(listener)) {
+      Descriptor socket(
+          ::accept4(listeners_[listener].get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
       if (!socket.valid()) {
         accept_later_ = errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS;
         return;
       }
-      if (!store_wire::peer_is_same_user(socket.get())) continue;
-      connections_.push_back(std::make_unique<Connection>());
-      connections_.back()->socket = std::move(socket);
+      const bool local = listener == 0;
+      if (local && !store_wire::peer_is_same_user(socket.get())) continue;
+      connections_.push_back(std::make_unique<Connection>(
+          std::move(socket), Deadline(clock_, gate_.handshake_timeout)));
+      if (local) continue;
+      ++unproved_;
+      tcp::prepare(connections_.back()->socket.get(), 0);
+      connections_.back()->handshake =
+          tcp::Handshake::server(gate_.key, gate_.self, tcp::fresh_nonce());
     }
   }
 
   void drop(Connection& connection) {
     request_bytes_ -= connection.input.size();
-    connection = {};
+    if (connection.handshake) --unproved_;
+    connection = Connection({}, connection.proves_before);
+  }
+
+  /// Of a connection that has proved nothing.
+  void cut_off(Connection& connection, const std::string& cause) {
+    if (!std::exchange(warned_, true) && gate_.warn)
+      gate_.warn(
+          fmt::format("the store cut off a connection from {}: {}. It changes nothing; "
+                      "nothing is said of others like it",
+                      tcp::peer_of(connection.socket.get()), cause));
+    drop(connection);
+  }
+
+  /// False: the connection is over, or was cut off.
+  bool prove(Connection& connection) {
+    tcp::Handshake& handshake = *connection.handshake;
+    char bytes[tcp::Handshake::kHello];
+    while (!handshake.done()) {
+      const ssize_t got = ::recv(connection.socket.get(), bytes, handshake.wants(), 0);
+      if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+      Status status(Code::kUnavailable, "it hung up");
+      if (got > 0) status = handshake.feed({bytes, static_cast<size_t>(got)});
+      if (status.ok() && handshake.claim().role != tcp::Role::kStore)
+        status = {Code::kMismatch, "it asks for something else than the store"};
+      // A connection that has carried nothing yet has room for a message of this size.
+      const std::string& out = handshake.output;
+      if (status.ok() && !out.empty() &&
+          ::send(connection.socket.get(), out.data(), out.size(), MSG_NOSIGNAL) !=
+              static_cast<ssize_t>(out.size()))
+        status = {Code::kUnavailable, "it takes no bytes"};
+      handshake.output.clear();
+      if (!status.ok()) {
+        cut_off(connection, status.message());
+        return true;
+      }
+    }
+    connection.handshake.reset();
+    --unproved_;
+    return receive(connection);
   }
 
   /// False: this connection is over.
   bool attend(Connection& connection) {
+    if (connection.handshake) return prove(connection);
     return connection.replying() ? send(connection) : receive(connection);
   }
 
@@ -225,15 +311,19 @@ class Server : public StoreServer {
 
   // Constant after construction.
   const std::string path_;
-  const Descriptor listener_, stop_;
+  const Descriptor stop_;
+  const std::vector<Descriptor> listeners_;  // the unix socket, then those of the network
   const Watch watch_;
+  const Gate gate_;
+  const SystemClock clock_;
   std::thread thread_;
 
   // Of the server's thread.
   std::vector<std::unique_ptr<Connection>> connections_;
   Values values_;
   size_t value_bytes_ = 0, request_bytes_ = 0;  // the latter of unfinished requests
-  bool accept_later_ = false;
+  size_t unproved_ = 0;                         // connections with a handshake
+  bool accept_later_ = false, warned_ = false;
   std::array<char, 65536> chunk_;
 };
 
@@ -242,24 +332,48 @@ Status no_server(const std::string& path) {
                 fmt::format("store: cannot serve at {}: {}", path, std::strerror(errno)));
 }
 
+Result<Gate> open_gate(const StoreServer::Network& network, std::vector<Descriptor>& listeners) {
+  const auto secret = tcp::parse_secret(network.key.secret);
+  HORA_TRY(secret.status());
+  Gate gate;
+  gate.self = store_wire::identity_of(network.key.job);
+  gate.key = tcp::handshake_key(secret.value(), gate.self.job);
+  gate.handshake_timeout = network.handshake_timeout;
+  gate.warn = network.warn;
+  auto listening = tcp::listen_for_peers(network.bind, network.port, 0);
+  HORA_TRY(listening.status());
+  gate.address = std::string(store_wire::kTcpScheme) + listening.value().addresses;
+  for (Descriptor& socket : listening.value().sockets) listeners.push_back(std::move(socket));
+  return gate;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& path, Watch watch) {
+Result<std::unique_ptr<StoreServer>> StoreServer::start(const std::string& path, Watch watch,
+                                                        const Network* network) {
   const auto where = store_wire::socket_address("unix:" + path);
   if (!where)
     return Status(Code::kInvalidArgument,
                   fmt::format("store: {} is not an absolute path shorter than {} bytes", path,
                               sizeof(sockaddr_un::sun_path)));
-  Descriptor listener(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  std::vector<Descriptor> listeners;
+  listeners.emplace_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   Descriptor stop(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!listener.valid() || !stop.valid()) return no_server(path);
+  const int listener = listeners[0].get();
+  if (listener < 0 || !stop.valid()) return no_server(path);
+  Gate gate;
+  if (network) {
+    auto opened = open_gate(*network, listeners);
+    HORA_TRY(opened.status());
+    gate = std::move(opened).value();
+  }
   // Before bind(), so that the socket's file never exists with wider permissions.
-  if (::fchmod(listener.get(), S_IRUSR | S_IWUSR) != 0 ||
-      ::bind(listener.get(), reinterpret_cast<const sockaddr*>(&*where), sizeof(*where)) != 0 ||
-      ::listen(listener.get(), SOMAXCONN) != 0)
+  if (::fchmod(listener, S_IRUSR | S_IWUSR) != 0 ||
+      ::bind(listener, reinterpret_cast<const sockaddr*>(&*where), sizeof(*where)) != 0 ||
+      ::listen(listener, SOMAXCONN) != 0)
     return no_server(path);
-  return std::unique_ptr<StoreServer>(
-      std::make_unique<Server>(path, std::move(listener), std::move(stop), std::move(watch)));
+  return std::unique_ptr<StoreServer>(std::make_unique<Server>(
+      path, std::move(stop), std::move(listeners), std::move(watch), std::move(gate)));
 }
 
 }  // namespace hora

@@ -3,11 +3,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include <sys/socket.h>
 
 namespace hora::store_wire {
+
+static_assert(std::endian::native == std::endian::little, "lengths are written as they lie");
+
+tcp::Identity identity_of(std::string_view job) {
+  return {tcp::job_of(job), 0, tcp::kNobody};
+}
 
 std::string header(size_t body_bytes, uint8_t kind) {
   const auto length = static_cast<uint32_t>(body_bytes + 1);

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -19,6 +20,7 @@
 #include <sys/stat.h>
 
 #include "ops/descriptor.h"
+#include "ops/tcp/address.h"
 #include "runtime/store_wire.h"
 
 namespace hora {
@@ -30,9 +32,9 @@ constexpr milliseconds kLong{20'000}, kShort{50};
 /// A private directory with a server in it.
 class Served {
  public:
-  Served() {
+  explicit Served(const StoreServer::Network* network = nullptr) {
     EXPECT_NE(::mkdtemp(folder_.data()), nullptr);
-    auto server = StoreServer::start(path());
+    auto server = StoreServer::start(path(), {}, network);
     EXPECT_TRUE(server.ok()) << server.status().message();
     server_ = std::move(server).value();
   }
@@ -42,6 +44,7 @@ class Served {
   }
   std::string path() const { return folder_ + "/store"; }
   std::string address() const { return server_->address(); }
+  std::string network_address() const { return server_->network_address(); }
   void stop() { server_.reset(); }
 
   std::shared_ptr<Store> connect() const {
@@ -63,19 +66,47 @@ class Served {
   std::unique_ptr<StoreServer> server_;
 };
 
-class EveryStore : public testing::TestWithParam<bool> {
+const StoreKey kKey{"a job", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"};
+
+StoreServer::Network on_loopback() {
+  StoreServer::Network network;
+  network.key = kKey;
+  network.bind = "127.0.0.1";
+  network.handshake_timeout = milliseconds(500);
+  return network;
+}
+
+std::shared_ptr<Store> connect_over_tcp(const Served& served) {
+  auto store = connect_store(served.network_address(), kLong, kKey);
+  EXPECT_TRUE(store.ok()) << store.status().message();
+  return store.ok() ? store.value() : nullptr;
+}
+
+enum class Kind { kMemory, kSocket, kTcp, kBoth };
+
+class EveryStore : public testing::TestWithParam<Kind> {
  protected:
   EveryStore() {
-    const bool socket = GetParam();
-    if (socket) served_ = std::make_unique<Served>();
-    first_ = socket ? served_->connect() : make_memory_store();
-    second_ = socket ? served_->connect() : first_;
+    const Kind kind = GetParam();
+    const StoreServer::Network network = on_loopback();
+    if (kind == Kind::kMemory) {
+      first_ = second_ = make_memory_store();
+      return;
+    }
+    served_ = std::make_unique<Served>(kind == Kind::kSocket ? nullptr : &network);
+    first_ = kind == Kind::kTcp ? connect_over_tcp(*served_) : served_->connect();
+    second_ = kind == Kind::kSocket ? served_->connect() : connect_over_tcp(*served_);
   }
   std::unique_ptr<Served> served_;
   std::shared_ptr<Store> first_, second_;
 };
-INSTANTIATE_TEST_SUITE_P(Stores, EveryStore, testing::Bool(),
-                         [](const auto& kind) { return kind.param ? "Socket" : "Memory"; });
+std::string name_of(const testing::TestParamInfo<Kind>& kind) {
+  constexpr const char* kNames[] = {"Memory", "Socket", "Tcp", "Both"};
+  return kNames[static_cast<size_t>(kind.param)];
+}
+INSTANTIATE_TEST_SUITE_P(Stores, EveryStore,
+                         testing::Values(Kind::kMemory, Kind::kSocket, Kind::kTcp, Kind::kBoth),
+                         name_of);
 
 TEST_P(EveryStore, GivesWhatAnotherRankSet) {
   const std::string binary("a\0b\xff", 4);
@@ -271,6 +302,96 @@ TEST(StoreServer, ServesManyRanksAtOnce) {
     });
   }
   for (std::thread& rank : ranks) rank.join();
+}
+
+Descriptor connect_plainly(const Served& served) {
+  const auto where = tcp::resolve(served.network_address().substr(6));
+  EXPECT_TRUE(where.ok());
+  Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(::connect(socket.get(), where.value()[0].get(), where.value()[0].bytes), 0);
+  return socket;
+}
+
+/// Blocks until the other end hangs up; how many bytes came before.
+size_t bytes_until_the_end(const Descriptor& socket) {
+  char bytes[256];
+  size_t count = 0;
+  for (ssize_t got; (got = ::recv(socket.get(), bytes, sizeof(bytes), 0)) > 0;)
+    count += static_cast<size_t>(got);
+  return count;
+}
+
+TEST(StoreOverTcp, RefusesAnotherSecretAtOnceAndSaysWhy) {
+  const StoreServer::Network network = on_loopback();
+  const Served served(&network);
+  StoreKey wrong = kKey;
+  wrong.secret[0] = 'f';
+  const auto refused = connect_store(served.network_address(), kLong, wrong);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.status().code(), Code::kUnavailable);
+  EXPECT_NE(refused.status().message().find("is HORA_SECRET the same on both sides?"),
+            std::string::npos)
+      << refused.status().message();
+}
+
+TEST(StoreOverTcp, NeedsASecretOnBothSides) {
+  StoreServer::Network network = on_loopback();
+  const Served served(&network);
+  EXPECT_EQ(connect_store(served.network_address(), kLong).status().code(), Code::kInvalidArgument);
+  network.key.secret = "";
+  EXPECT_EQ(StoreServer::start("@hora-test-no-secret", {}, &network).status().code(),
+            Code::kInvalidArgument);
+}
+
+TEST(StoreOverTcp, AFalseServerIsNotTrusted) {
+  // It accepts everybody, and would answer any question.
+  StoreServer::Network network = on_loopback();
+  network.key.secret[5] = 'a';
+  const Served impostor(&network);
+  const auto refused = connect_store(impostor.network_address(), kShort, kKey);
+  EXPECT_FALSE(refused.ok());
+}
+
+TEST(StoreOverTcp, TriesSeveralAddressesAndGivesUpInTimeNamingThemAll) {
+  const StoreServer::Network network = on_loopback();
+  const Served served(&network);
+  const std::string good = served.network_address().substr(6);
+  EXPECT_TRUE(connect_store("tcp://127.0.0.1:1," + good, kLong, kKey).ok());
+  const auto refused = connect_store("tcp://127.0.0.1:1,127.0.0.1:2", kShort, kKey);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("127.0.0.1:1: Connection refused; 127.0.0.1:2: "),
+            std::string::npos)
+      << refused.status().message();
+  EXPECT_EQ(connect_store("tcp://", kShort, kKey).status().code(), Code::kInvalidArgument);
+  EXPECT_EQ(connect_store("tcp://here", kShort, kKey).status().code(), Code::kInvalidArgument);
+}
+
+TEST(StoreOverTcp, StrangersAreCutOffAndToldOnceAndOthersGoOn) {
+  std::mutex mutex;
+  std::vector<std::string> warnings;
+  StoreServer::Network network = on_loopback();
+  network.warn = [&](const std::string& text) {
+    const std::lock_guard lock(mutex);
+    warnings.push_back(text);
+  };
+  Served served(&network);
+  const auto store = connect_over_tcp(served);
+  std::vector<Descriptor> stalling;
+  for (int i = 0; i < 100; ++i) stalling.push_back(connect_plainly(served));
+  const Descriptor garbage = connect_plainly(served);
+  ASSERT_GT(::send(garbage.get(), std::string(100, 'x').data(), 100, MSG_NOSIGNAL), 0);
+  EXPECT_TRUE(store->set("key", "value").ok());
+  EXPECT_EQ(connect_over_tcp(served)->get("key", kLong).value(), "value");
+  EXPECT_EQ(bytes_until_the_end(garbage), 0u);
+  for (const Descriptor& each : stalling) EXPECT_EQ(bytes_until_the_end(each), 0u);
+  // One that asks in the store's words before it has proved anything.
+  const Descriptor early = connect_plainly(served);
+  const std::string request = store_wire::header(3, store_wire::kGet) + "key";
+  ASSERT_GT(::send(early.get(), request.data(), request.size(), MSG_NOSIGNAL), 0);
+  EXPECT_EQ(bytes_until_the_end(early), 0u);
+  served.stop();
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_TRUE(warnings[0].starts_with("the store cut off a connection from 127.0.0.1:"));
 }
 
 }  // namespace
