@@ -41,8 +41,8 @@ bool NameTable::begin_unnamed(Operation& operation) {
   const std::lock_guard lock(mutex_);
   uint32_t& next = unnamed_[uint64_t{request.set} << 8 | static_cast<uint64_t>(request.op)];
   char text[48];
-  const auto end =
-      fmt::format_to_n(text, sizeof(text), "{}.unnamed.{}", name_of(request.op), next++ % kUnnamed);
+  const auto end = fmt::format_to_n(text, sizeof(text), "{}.unnamed.{}", name_of(request.op),
+                                    next++ % unnamed_count_);
   Name* name = intern(request.set, std::string_view(text, end.size));
   operation.name = name;
   operation.submission.name = name->text;

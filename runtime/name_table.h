@@ -30,7 +30,8 @@ struct Name {
 /// Threads: any.
 class NameTable {
  public:
-  static constexpr uint32_t kUnnamed = 256;  ///< cyclic names for each operation and set
+  /// `unnamed` is the number of cyclic names for each operation and set.
+  explicit NameTable(uint32_t unnamed = 256) : unnamed_count_(unnamed) {}
 
   /// Names the operation after its request and marks the name as in flight. Errors:
   /// kInvalidArgument if it is already.
@@ -56,6 +57,7 @@ class NameTable {
   };
   Name* intern(SetId set, std::string_view text);
 
+  const uint32_t unnamed_count_;
   std::mutex mutex_;  ///< guards everything below
   std::unordered_map<Key, std::unique_ptr<Name>, Hash> names_;
   std::unordered_map<uint64_t, uint32_t> unnamed_;  ///< (set, op) to the next number

@@ -68,7 +68,7 @@ void Negotiator::step(Time now, const Inputs& in, Outputs& out) {
   for (const auto& message : in.messages)
     if (!dead_) receive(message);
   for (const auto& lost : in.lost)
-    if (!dead_) abort({lost.rank, lost.cause}, lost.rank);
+    if (!dead_) abort({lost.rank, lost.cause + witness(lost.rank)}, lost.rank);
   for (const Submission* submission : in.requests) submit(*submission);
   for (const uint16_t domain : in.flushes)
     push_all([&](const Submission& each) { return each.signature.domain == domain; });
@@ -215,10 +215,10 @@ void Negotiator::leave() {
 void Negotiator::receive(const Inputs::Message& message) {
   auto* neighbor = neighbors_.find(message.from);
   if (!neighbor) return;
-  neighbor->heard = now_;
   Frame frame;
   Status status = decode_frame(message.bytes, frame);
   if (status.ok() && frame.epoch != epoch_) return;  // a late message of another membership
+  neighbor->heard = now_;
   const size_t slot = neighbors_.slot_of(message.from);
   if (status.ok() && frame.type == FrameType::kUp) {
     if (slot == 0) return violated(message.from, "an announcement from the parent");
@@ -314,14 +314,15 @@ void Negotiator::flush_sends() {
   }
   if (dead_ || at_.parent < 0 || up_.empty()) return;
   up_.generation = generation_, up_.applied = applied_;
-  encode_up(up_, epoch_, [this]() -> std::string& { return next_send(at_.parent); });
+  encode_up(up_, epoch_, options_.cut_bytes,
+            [this]() -> std::string& { return next_send(at_.parent); });
   up_.clear();
 }
 
 void Negotiator::watch_neighbors() {
   for (auto& neighbor : neighbors_.all()) {
     if (now_ - neighbor.heard >= options_.failure_timeout)
-      return abort({neighbor.rank, "silent for the failure timeout"}, -1);
+      return abort({neighbor.rank, "silent for the failure timeout" + witness(neighbor.rank)}, -1);
     if (now_ - neighbor.sent >= options_.failure_timeout / 4) {
       std::string& ping = next_send(neighbor.rank);
       begin_frame(ping, FrameType::kPing, epoch_);
@@ -365,6 +366,11 @@ void Negotiator::stalls() {
 // At the root the log is this rank's own.
 void Negotiator::violated(Rank sender, const std::string& what) {
   abort({sender < 0 ? at_.me : sender, "protocol: " + what}, -1);
+}
+
+// When a link between two living ranks breaks, each blames the other; who says so is the other end.
+std::string Negotiator::witness(Rank culprit) const {
+  return culprit == at_.me ? "" : " (noticed by rank " + std::to_string(at_.me) + ")";
 }
 
 // Flooded to everybody but `except`, who sent it or is gone.

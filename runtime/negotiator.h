@@ -140,6 +140,7 @@ class Negotiator {
   void watch_neighbors();
   void abort(const Abort& why, Rank except);
   void violated(Rank sender, const std::string& what);
+  std::string witness(Rank culprit) const;
   Set* find_set(SetId set);
   bool in_set(SetId set) const;
   std::string& next_send(Rank to);
@@ -149,6 +150,7 @@ class Negotiator {
   void forward(const Entry& entry, std::string_view raw);
   void apply_run(const Entry& entry);
   void fill_slices(const Entry& entry, std::vector<Slice>& slices);
+  void check_slice(const Entry& entry, const Slice& slice);
   void hand_over(const Entry& entry, Slice& slice);
   void apply_bucket(const Entry& entry);
   void apply_reset(const Entry& entry);

@@ -48,7 +48,7 @@ void Negotiator::forward(const Entry& entry, std::string_view raw) {
   for (size_t child = 0; child < at_.children.size(); ++child) {
     if (entry.set != 0 && !gatherer_.has_members(entry.set, child + 1)) continue;
     std::string& frame = down_[child];
-    if (frame.size() >= Limits::kCutBytes) {
+    if (frame.size() >= options_.cut_bytes) {
       end_frame(frame);
       next_send(at_.children[child]).swap(frame);
       frame.clear();
@@ -65,11 +65,16 @@ void Negotiator::apply_run(const Entry& entry) {
       if (const auto* item = cache_.live(slice.id)) finish_name(entry.set, item->name, {});
     return;
   }
+  if (entry.lane > options_.lanes)
+    return violated(at_.parent, "a run on a lane that does not exist");
   Plan& plan = out_->plans.next();
   plan.seq = entry.seq, plan.set = entry.set, plan.lane = static_cast<uint8_t>(entry.lane - 1);
   fill_slices(entry, plan.slices);
-  for (Slice& slice : plan.slices)
-    if (!dead_) hand_over(entry, slice);
+  for (const Slice& slice : plan.slices)
+    if (!dead_) check_slice(entry, slice);
+  if (plan.slices.empty()) violated(at_.parent, "a run of nothing");
+  if (dead_) return out_->plans.drop_last();  // nothing was handed over, so nothing is owed
+  for (Slice& slice : plan.slices) hand_over(entry, slice);
 }
 
 void Negotiator::fill_slices(const Entry& entry, std::vector<Slice>& slices) {
@@ -77,20 +82,35 @@ void Negotiator::fill_slices(const Entry& entry, std::vector<Slice>& slices) {
   if (entry.id == 0) return;
   const auto* bucket = cache_.live(entry.id);
   if (!bucket || !bucket->is_bucket()) return violated(at_.parent, "a run of an unknown bucket");
-  for (const ItemId tensor : bucket->tensors)
-    slices.push_back({tensor, 0, cache_.find(tensor)->count, 0, true});
+  for (const ItemId tensor : bucket->tensors) {
+    const auto* item = cache_.live(tensor);
+    if (!item) return violated(at_.parent, "a run of a bucket that holds a dropped operation");
+    slices.push_back({tensor, 0, item->count, 0, true});
+  }
 }
 
-void Negotiator::hand_over(const Entry& entry, Slice& slice) {
+void Negotiator::check_slice(const Entry& entry, const Slice& slice) {
   const auto* item = cache_.live(slice.id);
   if (!item || item->set != entry.set || item->is_bucket() ||
       slice.first + slice.count > item->count)
     return violated(at_.parent, "a run of an unknown operation");
   const uint32_t index = pending_.find(entry.set, item->name, item->hash);
-  if (index == Pending::kNone) return;  // this rank has joined: zeros
+  const char* wrong = nullptr;
+  if (index == Pending::kNone) {
+    if (!leaving_ && !find_set(entry.set)->joined) wrong = "submit";
+  } else if (pending_[index].lingering) {
+    wrong = "announce";
+  }
+  if (wrong)
+    violated(at_.parent,
+             "a run of '" + item->name + "', which this rank did not " + std::string(wrong));
+}
+
+void Negotiator::hand_over(const Entry& entry, Slice& slice) {
+  const auto& item = *cache_.live(slice.id);
+  const uint32_t index = pending_.find(entry.set, item.name, item.hash);
+  if (index == Pending::kNone) return;  // zeros
   Pending::Request& request = pending_[index];
-  if (request.lingering)
-    return violated(at_.parent, "a run of '" + item->name + "', which this rank did not announce");
   slice.handle = request.submission->handle;
   request.handed = true;
   if (slice.last) pending_.remove(index);

@@ -15,6 +15,7 @@ class Recycled {
     return all_[used_++];
   }
   void clear() { used_ = 0; }
+  void drop_last() { --used_; }  ///< of at least one
   size_t size() const { return used_; }
   bool empty() const { return used_ == 0; }
   T& operator[](size_t index) { return all_[index]; }

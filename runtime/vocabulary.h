@@ -62,6 +62,7 @@ struct Options : BucketOptions {
   Time stall_abort = 0;                ///< age that ends the epoch; 0: never
   Time leave_timeout = 5'000'000'000;  ///< from leaving to giving up on the others
   bool heartbeats = true;              ///< ping neighbors and watch for their silence
+  size_t cut_bytes = 1 << 20;          ///< a frame that has grown to this is ended and sent
 };
 
 }  // namespace hora

@@ -268,10 +268,11 @@ void end_frame(std::string& out) {
   std::memcpy(out.data(), &length, sizeof length);
 }
 
-void encode_up(Up& up, uint32_t epoch, const std::function<std::string&()>& next) {
+void encode_up(Up& up, uint32_t epoch, size_t cut_bytes,
+               const std::function<std::string&()>& next) {
   std::string* out = nullptr;
   const auto section = [&](auto&& write) {
-    if (out && out->size() >= Limits::kCutBytes) end_frame(*out), out = nullptr;
+    if (out && out->size() >= cut_bytes) end_frame(*out), out = nullptr;
     if (!out) {
       out = &next();
       begin_frame(*out, FrameType::kUp, epoch);
@@ -287,11 +288,13 @@ void encode_up(Up& up, uint32_t epoch, const std::function<std::string&()>& next
     for (size_t i = 0; i < all.size(); i += kChunk)
       section([&](Writer& w) { put_ids(w, &all[i], std::min(kChunk, all.size() - i), tag); });
   };
+  // Who leaves comes first: what its silence completes must not pass for a join's zeros, should the
+  // frame be cut in between.
+  for (const Rank rank : up.leaving) section([&](Writer& w) { w.u8(7), put_rank(w, rank); });
   ids(up.full, 1), ids(up.partial, 2);
   for (const Declare& declare : up.declares) section([&](Writer& w) { w.u8(5), put(w, declare); });
   for (const Quiet& quiet : up.quiet)
     section([&](Writer& w) { w.u8(6), w.v(quiet.set), put_rank(w, quiet.last); });
-  for (const Rank rank : up.leaving) section([&](Writer& w) { w.u8(7), put_rank(w, rank); });
   for (const StallQuery& stall : up.stalls)
     section([&](Writer& w) { w.u8(8), w.v(stall.set), w.s(stall.name); });
   for (const Missing& missing : up.missing)

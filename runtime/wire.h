@@ -20,7 +20,7 @@ struct Limits {
   static constexpr size_t kNameBytes = 1024, kChainBytes = 1024, kTextBytes = 4096, kParts = 65'536,
                           kDims = 16, kVariants = 4, kNamedRanks = 16, kIdsPerSection = 1 << 20,
                           kSlices = 65'536, kMembers = 1 << 20, kQuestions = 64, kInFlight = 65'536,
-                          kFrameBytes = 64 << 20, kCutBytes = 1 << 20;
+                          kFrameBytes = 64 << 20;
   static constexpr int64_t kElements = int64_t{1} << 48;  ///< of one operation
 };
 
@@ -130,9 +130,9 @@ void end_frame(std::string& out);
 void append_entry(std::string& log, const Entry& entry);
 void append_abort(std::string& frame, const Abort& abort);
 
-/// Writes whole frames into the strings that `next` gives; one, unless it would pass kCutBytes.
-/// Sorts the ids.
-void encode_up(Up& up, uint32_t epoch, const std::function<std::string&()>& next);
+/// Writes whole frames into the strings that `next` gives; another one when a section is to be
+/// added to `cut_bytes` or more. Sorts the ids.
+void encode_up(Up& up, uint32_t epoch, size_t cut_bytes, const std::function<std::string&()>& next);
 
 Status decode_frame(std::string_view bytes, Frame& frame);
 Status decode_up(std::string_view body, Up& up);

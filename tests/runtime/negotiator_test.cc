@@ -262,15 +262,54 @@ TEST(Negotiator, AFrameOfAnotherEpochIsIgnored) {
   up.declares.push_back({0, "x", false, 0, {{1, 1, shape({2, 3})}}});
   std::string frame;
   Inputs in;
-  encode_up(up, 2, [&]() -> std::string& { return frame; });
+  encode_up(up, 2, 1 << 20, [&]() -> std::string& { return frame; });
   in.messages.push_back({1, frame});
   cluster.feed(0, in);
   EXPECT_TRUE(cluster.plans[0].empty());
   EXPECT_EQ(cluster.aborts[0].cause, "");
-  encode_up(up, 1, [&]() -> std::string& { return frame; });
+  encode_up(up, 1, 1 << 20, [&]() -> std::string& { return frame; });
   in.messages[0].bytes = frame;
   cluster.feed(0, in);
   EXPECT_EQ(cluster.plans[0].size(), 1u);
+}
+
+TEST(Negotiator, AFrameOfAnotherEpochIsNoSignOfLife) {
+  const Options options;
+  Negotiator rank(make_tree({0, 1}, 2)[0], 2, 1, options, 0);
+  std::string frame;
+  begin_frame(frame, FrameType::kPing, 2);
+  end_frame(frame);
+  Outputs out;
+  Inputs in;
+  in.messages.push_back({1, frame});
+  const Time almost = options.failure_timeout / 4;
+  for (Time now = 0; now < options.failure_timeout; now += almost) {
+    rank.step(now, in, out);
+    ASSERT_FALSE(out.aborted);
+  }
+  rank.step(options.failure_timeout, in, out);
+  ASSERT_TRUE(out.aborted);
+  EXPECT_EQ(out.why.culprit, 1);
+  EXPECT_EQ(out.why.cause, "silent for the failure timeout (noticed by rank 0)");
+}
+
+// Zeros in its place would be a wrong sum that nobody sees.
+TEST(Negotiator, ARunOfWhatThisRankDidNotSubmitEndsTheEpoch) {
+  Cluster cluster(2);
+  Entry define, run;
+  define.reset(Entry::Kind::kDefine), run.reset(Entry::Kind::kRun);
+  define.seq = 1, define.id = 1, define.name = "x", define.signature = shape({2});
+  run.seq = 2, run.lane = 1, run.slices = {{1, 0, 2, 0, true}};
+  std::string frame;
+  begin_frame(frame, FrameType::kLog, 1);
+  append_entry(frame, define), append_entry(frame, run);
+  end_frame(frame);
+  Inputs in;
+  in.messages.push_back({0, frame});
+  cluster.feed(1, in);
+  EXPECT_EQ(cluster.aborts[1].culprit, 0);
+  EXPECT_EQ(cluster.aborts[1].cause, "protocol: a run of 'x', which this rank did not submit");
+  EXPECT_TRUE(cluster.plans[1].empty());
 }
 
 TEST(Negotiator, ABrokenRuleEndsTheEpochAndNamesWhoBrokeIt) {
@@ -279,7 +318,7 @@ TEST(Negotiator, ABrokenRuleEndsTheEpochAndNamesWhoBrokeIt) {
     for (const Up& each : {first, second}) {
       Up up = each;
       std::string frame;
-      encode_up(up, 1, [&]() -> std::string& { return frame; });
+      encode_up(up, 1, 1 << 20, [&]() -> std::string& { return frame; });
       Inputs in;
       in.messages.push_back({2, frame});
       cluster.feed(0, in);
@@ -405,7 +444,8 @@ TEST(Negotiator, ALostNeighborEndsTheEpochEverywhere) {
   Inputs in;
   in.lost.push_back({3, "connection closed"});
   cluster.feed(1, in);
-  EXPECT_EQ(cluster.status(0), Status(Code::kPeerLost, "lost rank 3: connection closed"));
+  EXPECT_EQ(cluster.status(0),
+            Status(Code::kPeerLost, "lost rank 3: connection closed (noticed by rank 1)"));
   cluster.submit(2, "y");
   EXPECT_EQ(cluster.status(2), cluster.status(0));
 }

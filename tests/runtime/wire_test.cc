@@ -31,10 +31,10 @@ Up full_up() {
   return up;
 }
 
-std::vector<std::string> frames_of(Up up) {
+std::vector<std::string> frames_of(Up up, size_t cut_bytes = 1 << 20) {
   std::vector<std::string> frames;
   frames.reserve(100);
-  encode_up(up, 9, [&]() -> std::string& { return frames.emplace_back(); });
+  encode_up(up, 9, cut_bytes, [&]() -> std::string& { return frames.emplace_back(); });
   return frames;
 }
 
@@ -146,7 +146,7 @@ TEST(Wire, LongAnnouncementsAreCutAtASection) {
   EXPECT_GT(frames.size(), 2u);
   size_t declares = 0;
   for (const auto& bytes : frames) {
-    EXPECT_LT(bytes.size(), Limits::kCutBytes + 8192);
+    EXPECT_LT(bytes.size(), (1u << 20) + 8192);
     Frame frame;
     Up part;
     ASSERT_TRUE(decode_frame(bytes, frame).ok());
@@ -155,6 +155,18 @@ TEST(Wire, LongAnnouncementsAreCutAtASection) {
     declares += part.declares.size();
   }
   EXPECT_EQ(declares, 3001u);
+}
+
+// Otherwise the root may hear that a member is quiet, and not yet that it has left for good.
+TEST(Wire, WhoLeavesIsAnnouncedBeforeItsSilenceWhereverTheFrameIsCut) {
+  const auto frames = frames_of(full_up(), 1);
+  EXPECT_GT(frames.size(), 5u);
+  Frame frame;
+  Up part;
+  ASSERT_TRUE(decode_frame(frames[0], frame).ok());
+  ASSERT_TRUE(decode_up(frame.body, part).ok());
+  EXPECT_EQ(part.leaving, (std::vector<Rank>{4}));
+  EXPECT_TRUE(part.full.empty() && part.quiet.empty());
 }
 
 TEST(Wire, RefusesEveryTruncation) {
