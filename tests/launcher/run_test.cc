@@ -99,7 +99,7 @@ TEST(ParseRun, EverySettingButWhatTheLauncherTellsIsAFlag) {
   for (const Setting& setting : settings()) {
     const std::string name = setting.name;
     const bool ours = name.ends_with("RANK") || name.ends_with("SIZE") || name == "HORA_STORE" ||
-                      name == "HORA_JOB" || name == "HORA_WORKER";
+                      name == "HORA_JOB" || name == "HORA_WORKER" || name == "HORA_SECRET";
     EXPECT_EQ(flag_of(setting).empty(), ours) << name;
     if (ours) continue;
     words.insert(words.end(), {flag_of(setting), "7"});
@@ -191,7 +191,7 @@ TEST(MakePlan, RefusesWhatTheRanksWouldRefuse) {
   const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2, {}};
   const auto wrong = make_plan(options_of({"-np", "2", "--backend", "carrier-pigeon", "sh"}), here);
   EXPECT_EQ(wrong.status().code(), Code::kInvalidArgument);
-  EXPECT_NE(wrong.status().message().find("auto, shm, gloo"), std::string::npos);
+  EXPECT_NE(wrong.status().message().find("auto, shm, tcp, gloo"), std::string::npos);
   const auto missing = make_plan(options_of({"-np", "2", "train.py"}), here);
   EXPECT_EQ(missing.status().code(), Code::kUnavailable);
   EXPECT_NE(missing.status().message().find("python train.py"), std::string::npos);
