@@ -104,6 +104,14 @@ class Backend {
     (void)bytes;
     return std::span<std::byte>();
   }
+
+  /// A descriptor that becomes readable when an operation may go on although nobody has rung, for a
+  /// driver to sleep on beside its bell; -1: there is none.
+  virtual int watched() const { return -1; }
+
+  /// Takes note of what has made watched() readable: it is readable again only for what comes
+  /// later. For a driver that has slept, before it looks at its lanes. Threads: as for a lane.
+  virtual void look() {}
 };
 
 }  // namespace hora

@@ -15,7 +15,7 @@ namespace hora {
 /// What both sides of a plug-in must agree on: C++ classes cross the border, so the compiler and
 /// the layout of what crosses. Raise the number when Backend, Communicator, Lane, Ticket or
 /// PluginContext change.
-inline constexpr const char* kPluginAbi = "hora-plugin-1 " __VERSION__;
+inline constexpr const char* kPluginAbi = "hora-plugin-2 " __VERSION__;
 
 /// What a backend in a plug-in gets from the runtime that loads it.
 ///

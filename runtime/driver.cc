@@ -68,6 +68,7 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
   };
   watch(transport_.channel->bell().eventfd());
   for (const int descriptor : transport_.channel->watched()) watch(descriptor);
+  if (transport_.backend->watched() >= 0) watch(transport_.backend->watched());
   transport_.channel->bell().arm();
 }
 
@@ -167,7 +168,9 @@ void Driver::take_lost() {
   const int count = ::epoll_wait(watched_, events, kEvents, 0);
   bool any = false;
   for (int i = 0; i < count; ++i) {
-    if (events[i].data.fd == transport_.channel->bell().eventfd()) continue;
+    if (events[i].data.fd == transport_.channel->bell().eventfd() ||
+        events[i].data.fd == transport_.backend->watched())
+      continue;
     ::epoll_ctl(watched_, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
     any = true;
   }
@@ -315,6 +318,7 @@ void Driver::awake() {
   const Bell bell = transport_.channel->bell();
   bell.disarm();
   bell.drain();
+  transport_.backend->look();
   looked_at_ = 0;
 }
 

@@ -54,6 +54,10 @@ class HierarchicalBackend final : public Backend {
 
   Result<std::span<std::byte>> arena(size_t bytes) override { return inside_->arena(bytes); }
 
+  // Inside a host ranks ring.
+  int watched() const override { return across_->watched(); }
+  void look() override { across_->look(); }
+
  private:
   const std::unique_ptr<Backend> inside_, across_;
   const std::vector<int> hosts_;
