@@ -1,0 +1,96 @@
+#include "tests/ops/tcp_pairs.h"
+
+#include <fcntl.h>
+
+#include <chrono>
+#include <utility>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+namespace hora::support {
+namespace {
+
+constexpr int kBufferBytes = 64 << 10;  // small, so that tests see them full
+
+void prepare(int socket) {
+  const int one = 1;
+  HORA_CHECK(::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) == 0, "no delay");
+  HORA_CHECK(::fcntl(socket, F_SETFL, O_NONBLOCK) == 0, "blocks");
+}
+
+std::pair<Descriptor, Descriptor> connect_two() {
+  Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  ::setsockopt(listener.get(), SOL_SOCKET, SO_RCVBUF, &kBufferBytes, sizeof(kBufferBytes));
+  HORA_CHECK(::bind(listener.get(), any, length) == 0, "no port on loopback");
+  HORA_CHECK(::listen(listener.get(), 1) == 0, "cannot listen on loopback");
+  HORA_CHECK(::getsockname(listener.get(), any, &length) == 0, "no name");
+  Descriptor a(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ::setsockopt(a.get(), SOL_SOCKET, SO_SNDBUF, &kBufferBytes, sizeof(kBufferBytes));
+  HORA_CHECK(::connect(a.get(), any, length) == 0, "cannot connect on loopback");
+  Descriptor b(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  prepare(a.get());
+  prepare(b.get());
+  return {std::move(a), std::move(b)};
+}
+
+}  // namespace
+
+TcpPairs::TcpPairs(int size, int numbers)
+    : size_(size),
+      numbers_(numbers),
+      ends_(static_cast<size_t>(size) * static_cast<size_t>(size) * static_cast<size_t>(numbers)) {
+  for (Rank a = 0; a < size; ++a) {
+    for (Rank b = a + 1; b < size; ++b) {
+      for (int number = 0; number < numbers; ++number) {
+        auto [one, other] = connect_two();
+        ends_[place(a, b, number)] = std::move(one);
+        ends_[place(b, a, number)] = std::move(other);
+      }
+    }
+  }
+}
+
+size_t TcpPairs::place(Rank self, Rank peer, int number) const {
+  return static_cast<size_t>((self * size_ + peer) * numbers_ + number);
+}
+
+Descriptor TcpPairs::end(Rank self, Rank peer, int number) {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(ends_[place(self, peer, number)], Descriptor());
+}
+
+tcp::Dial TcpPairs::dial(Rank self) {
+  return {[](Rank, uint8_t) {},
+          [this, self](Rank peer, uint8_t number) -> Result<std::optional<Descriptor>> {
+            Descriptor taken = end(self, peer, number);
+            if (!taken.valid()) return Status(Code::kUnavailable, "taken before");
+            return std::optional<Descriptor>(std::move(taken));
+          }};
+}
+
+void TcpPairs::keep_only(Rank self) {
+  const std::lock_guard lock(mutex_);
+  for (Rank rank = 0; rank < size_; ++rank)
+    for (Rank peer = 0; rank != self && peer < size_; ++peer)
+      for (int number = 0; number < numbers_; ++number) ends_[place(rank, peer, number)].reset();
+}
+
+tcp::Options tcp_options(Rank self) {
+  tcp::Options options;
+  options.self = self;
+  options.streams = kTcpStreams;
+  options.now = [] {
+    return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+  };
+  return options;
+}
+
+}  // namespace hora::support

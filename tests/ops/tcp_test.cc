@@ -1,0 +1,302 @@
+// Goal: beyond what every backend does (the conformance suite runs over tcp, too), operations of
+// every size and number of members and streams are exact; a peer that dies, falls silent or sends
+// what is not its turn is named in bounded time; and a driver that sleeps misses nothing.
+// Method: ranks as threads over real connections on loopback with small buffers, or one rank
+// against a hand-made peer.
+
+#include "ops/tcp/tcp.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "ops/tcp/header.h"
+#include "tests/ops/tcp_pairs.h"
+#include "tests/support/data.h"
+#include "tests/support/run_ranks.h"
+
+namespace hora {
+namespace {
+
+using namespace std::chrono_literals;
+using support::Bytes;
+using support::TcpPairs;
+
+constexpr uint64_t kTag = Tag::of(7, 0);
+
+/// One rank with a communicator of all.
+class Member {
+ public:
+  Member(std::unique_ptr<Backend> backend, int size) : backend_(std::move(backend)) {
+    std::vector<Rank> ranks(static_cast<size_t>(size));
+    std::iota(ranks.begin(), ranks.end(), 0);
+    auto made = backend_->communicator(0, ranks, 0);
+    HORA_CHECK(made.ok(), made.status().message());
+    world_ = std::move(made).value();
+  }
+  Backend& backend() { return *backend_; }
+  Communicator& world() { return *world_; }
+  Lane& lane() { return lane_; }
+  uint64_t tag() { return Tag::of(++sequence_, 0); }
+  Status run(Ticket ticket) { return support::run(lane_, std::move(ticket)); }
+  Status sum(Bytes& values, uint64_t tag) {
+    const Segment segment{values.data(), values.size() / sizeof(float)};
+    return run(world_->allreduce(lane_, tag, {&segment, 1}, {DType::kFloat32, ReduceOp::kSum}));
+  }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Communicator> world_;
+  Lane lane_{0};
+  uint64_t sequence_ = 0;
+};
+
+void with_members(int size, int streams, const std::function<std::string(Member&, Rank)>& body) {
+  TcpPairs pairs(size, streams);
+  EXPECT_EQ(support::run_threads(size,
+                                 [&](Rank rank) {
+                                   tcp::Options options = support::tcp_options(rank);
+                                   options.streams = streams;
+                                   Member member(tcp::open(pairs.dial(rank), options), size);
+                                   return body(member, rank);
+                                 }),
+            "")
+      << size << " ranks, " << streams << " streams";
+}
+
+Bytes floats(size_t count, Rank rank) {
+  return support::make_values(DType::kFloat32, support::Values::kPlain, count,
+                              1000 + static_cast<uint64_t>(rank));
+}
+
+Bytes text(size_t bytes, uint64_t seed) {
+  return support::make_values(DType::kUInt8, support::Values::kWild, bytes, seed);
+}
+
+std::string check_allreduce(Member& member, Rank rank, int size, size_t count) {
+  const Reduction reduction{DType::kFloat32, ReduceOp::kSum};
+  std::vector<Bytes> inputs;
+  for (Rank other = 0; other < size; ++other) inputs.push_back(floats(count, other));
+  const Bytes wanted = support::reduce_by_definition(reduction, inputs);
+  support::Random random(static_cast<uint64_t>(rank) + count);
+  support::Pieces pieces(inputs[static_cast<size_t>(rank)], sizeof(float), 5, random);
+  HORA_WANT_OK(member.run(
+      member.world().allreduce(member.lane(), member.tag(), pieces.segments(), reduction)));
+  HORA_WANT(pieces.content() == wanted, "wrong sum of " + std::to_string(count));
+  HORA_WANT(pieces.guards_intact(), "wrote outside of a segment");
+  return "";
+}
+
+TEST(Tcp, AddsUpEverySizeInRankOrderWithAnyNumberOfStreams) {
+  for (const int streams : {1, 3, 8}) {
+    for (const int size : {2, 3}) {
+      with_members(size, streams, [size](Member& member, Rank rank) -> std::string {
+        for (const size_t count : {1, 16 << 10, 33'000, 200'001, 1'500'001})
+          HORA_WANT_NOTHING(check_allreduce(member, rank, size, count));
+        return "";
+      });
+    }
+  }
+}
+
+TEST(Tcp, AddsUpManySegmentsInOneMessage) {
+  with_members(2, 2, [](Member& member, Rank rank) -> std::string {
+    constexpr size_t kSegments = 1000, kEach = 33;
+    std::vector<std::vector<float>> tensors(kSegments);
+    std::vector<Segment> segments;
+    for (size_t i = 0; i < kSegments; ++i) {
+      tensors[i].assign(kEach, static_cast<float>(i) + static_cast<float>(rank));
+      segments.push_back({reinterpret_cast<std::byte*>(tensors[i].data()), kEach});
+    }
+    HORA_WANT_OK(member.run(member.world().allreduce(member.lane(), member.tag(), segments,
+                                                     {DType::kFloat32, ReduceOp::kSum})));
+    for (size_t i = 0; i < kSegments; ++i)
+      for (const float value : tensors[i])
+        HORA_WANT(value == static_cast<float>(2 * i + 1), "tensor " + std::to_string(i));
+    return "";
+  });
+}
+
+// The ways of a broadcast and of a barrier depend on the number of members and bytes.
+TEST(Tcp, BroadcastsDownEveryKindOfTree) {
+  for (const int size : {3, 9, 18}) {
+    with_members(size, 1, [size](Member& member, Rank rank) -> std::string {
+      for (const size_t bytes : {1000, (1 << 20) + 17}) {
+        for (const Rank root : {0, size - 1}) {
+          const Bytes wanted = text(bytes, bytes + static_cast<uint64_t>(root));
+          Bytes got = rank == root ? wanted : Bytes(bytes);
+          const Segment segment{got.data(), bytes};
+          HORA_WANT_OK(member.run(
+              member.world().broadcast(member.lane(), member.tag(), {&segment, 1}, root)));
+          HORA_WANT(got == wanted, std::to_string(bytes) + " bytes");
+        }
+      }
+      HORA_WANT_OK(member.run(member.world().barrier(member.lane(), member.tag())));
+      return check_allreduce(member, rank, size, 10'000);
+    });
+  }
+}
+
+TEST(Tcp, ExchangesLargePartsInPieces) {
+  with_members(3, 2, [](Member& member, Rank rank) -> std::string {
+    const auto part = [](Rank from, Rank to) {
+      return text(static_cast<size_t>(400'000 * (from + 1) + 1000 * to),
+                  static_cast<uint64_t>(10 * from + to));
+    };
+    Bytes input, wanted;
+    std::vector<size_t> send, receive;
+    for (Rank other = 0; other < 3; ++other) {
+      const Bytes mine = part(rank, other), theirs = part(other, rank);
+      send.push_back(mine.size());
+      receive.push_back(theirs.size());
+      input.insert(input.end(), mine.begin(), mine.end());
+      wanted.insert(wanted.end(), theirs.begin(), theirs.end());
+    }
+    Bytes output(wanted.size());
+    HORA_WANT_OK(member.run(member.world().alltoall(member.lane(), member.tag(), input.data(), send,
+                                                    output.data(), receive)));
+    HORA_WANT(output == wanted, "alltoall");
+    return "";
+  });
+}
+
+// Sleeping.
+
+/// Drives as an engine does that has nothing else to do: looks once, then sleeps. False if it slept
+/// for long although the operation could go on.
+bool drive_asleep(Member& member) {
+  while (!member.lane().idle()) {
+    if (member.lane().progress()) continue;
+    pollfd news{member.backend().watched(), POLLIN, 0};
+    if (::poll(&news, 1, 20'000) == 0) return false;
+    member.backend().look();
+  }
+  return true;
+}
+
+TEST(Tcp, WakesASleeperForEverythingThatItWaitsFor) {
+  for (const int size : {2, 4}) {  // with more streams than are tried blindly, and with fewer
+    with_members(size, 2, [size](Member& member, Rank rank) -> std::string {
+      for (const size_t count : {1, 300, 40'000, 1'000'000}) {
+        for (int i = 0; i < 30; ++i) {
+          std::vector<float> values(count, static_cast<float>(rank + i));
+          const Segment segment{reinterpret_cast<std::byte*>(values.data()), count};
+          member.lane().start(member.world().allreduce(member.lane(), member.tag(), {&segment, 1},
+                                                       {DType::kFloat32, ReduceOp::kMax}));
+          HORA_WANT(drive_asleep(member), "slept through its operation");
+          HORA_WANT_OK(member.lane().outcome());
+          HORA_WANT(
+              values.front() == static_cast<float>(size - 1 + i) && values.back() == values.front(),
+              "wrong maximum");
+        }
+      }
+      return "";
+    });
+  }
+}
+
+// Faults.
+
+TEST(Tcp, NamesTheRankThatIsGone) {
+  for (const size_t count : {4, 1'000'000}) {
+    with_members(3, 2, [count](Member& member, Rank rank) -> std::string {
+      Bytes values = floats(count, rank);
+      HORA_WANT_OK(member.sum(values, member.tag()));
+      if (rank == 2) return "";
+      const Status status = member.sum(values, member.tag());
+      HORA_WANT(status.code() == Code::kPeerLost, status.message());
+      // Who sees it second may see the first one's connections end before.
+      HORA_WANT(status.message().find("lost rank ") != std::string::npos, status.message());
+      const Status again = member.sum(values, member.tag());
+      HORA_WANT(again == status, again.message());
+      return "";
+    });
+  }
+}
+
+/// What comes of a sum of 4 floats on rank 0 of two, whose peer is this test.
+Status sum_against(const std::function<void(int socket)>& peer) {
+  TcpPairs pairs(2, 1);
+  tcp::Options options = support::tcp_options(0);
+  options.streams = 1;
+  options.operation_timeout = 300ms;
+  Member member(tcp::open(pairs.dial(0), options), 2);
+  Descriptor end = pairs.end(1, 0, 0);
+  peer(end.get());
+  Bytes values(4 * sizeof(float));
+  return member.sum(values, kTag);
+}
+
+/// The message that must come, with a change.
+Status sum_of_changed(const std::function<void(tcp::Header&)>& change) {
+  return sum_against([&](int socket) {
+    tcp::Header header{.epoch = 1, .tag = kTag, .channel = 0, .index = 0, .bytes = 16};
+    change(header);
+    char bytes[tcp::kHeaderBytes + 16] = {};
+    std::memcpy(bytes, &header, tcp::kHeaderBytes);
+    ASSERT_EQ(::send(socket, bytes, sizeof(bytes), 0), static_cast<ssize_t>(sizeof(bytes)));
+  });
+}
+
+TEST(Tcp, TakesTheMessageThatMustCome) {
+  EXPECT_EQ(sum_of_changed([](tcp::Header&) {}), Status());
+}
+
+TEST(Tcp, RefusesEveryOtherMessageAndNamesBothRanksAndBothOperations) {
+  const std::vector<std::function<void(tcp::Header&)>> changes = {
+      [](tcp::Header& header) { header.magic = 0x20544547; },
+      [](tcp::Header& header) { header.epoch = 2; },
+      [](tcp::Header& header) { header.tag = Tag::of(8, 0); },
+      [](tcp::Header& header) { header.channel = 1; },
+      [](tcp::Header& header) { header.channel = 0xFFFFFFFF; },
+      [](tcp::Header& header) { header.index = 1; },
+      [](tcp::Header& header) { header.bytes = 15; },
+      [](tcp::Header& header) { header.bytes = ~uint64_t{0}; },
+  };
+  for (const auto& change : changes) EXPECT_EQ(sum_of_changed(change).code(), Code::kCorrupt);
+  EXPECT_EQ(sum_of_changed(changes[2]).message(),
+            "tcp: rank 1 sent message 0.0 of operation 0x80 of epoch 1, 16 bytes; rank 0 expected "
+            "message 0.0 of operation 0x70 of epoch 1, 16 bytes");
+}
+
+TEST(Tcp, NamesAPeerThatFallsSilent) {
+  const Status silent = sum_against([](int) {});
+  EXPECT_EQ(silent.code(), Code::kPeerLost);
+  EXPECT_EQ(silent.message(), "tcp: rank 0 heard nothing from rank 1 for 0.3 s in operation 0x70");
+  const Status half = sum_against([](int socket) { ASSERT_EQ(::send(socket, "HRD", 3, 0), 3); });
+  EXPECT_EQ(half, silent);
+}
+
+TEST(Tcp, NamesAPeerThatClosesInTheMiddleOfAMessage) {
+  const Status status = sum_against([](int socket) {
+    ASSERT_EQ(::send(socket, "HRD", 3, 0), 3);
+    ::shutdown(socket, SHUT_WR);
+  });
+  EXPECT_EQ(status.code(), Code::kPeerLost);
+  EXPECT_EQ(status.message(),
+            "tcp: rank 0 lost rank 1 in operation 0x70: it closed the connection");
+}
+
+TEST(Tcp, SaysWhyThereIsNoConnection) {
+  tcp::Dial dial{[](Rank, uint8_t) {},
+                 [](Rank, uint8_t) -> Result<std::optional<Descriptor>> {
+                   return Status(Code::kUnavailable, "no way there");
+                 }};
+  Member member(tcp::open(dial, support::tcp_options(0)), 2);
+  Bytes values(4 * sizeof(float));
+  const Status status = member.sum(values, kTag);
+  EXPECT_EQ(status.code(), Code::kPeerLost);
+  EXPECT_EQ(status.message(), "tcp: rank 0 has no connection to rank 1: no way there");
+}
+
+}  // namespace
+}  // namespace hora
