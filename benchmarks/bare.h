@@ -16,7 +16,8 @@ namespace hora::benchmarks {
 /// the engine's way of waiting (a few pauses, yielding for 50 us, then sleeping on the bell).
 class Bare {
  public:
-  /// `backend`: shm, gloo, or local (ranks are threads of this process, `hub` is shared by them).
+  /// `backend`: shm, tcp, gloo, or local (ranks are threads of this process, `hub` is shared by
+  /// them).
   Bare(Rankfile& self, const std::string& backend, std::shared_ptr<void> hub);
   ~Bare();
 
@@ -31,6 +32,7 @@ class Bare {
 
  private:
   void open_shm(Rankfile& self);
+  void open_tcp(Rankfile& self);
   void open_gloo(Rankfile& self);
 
   std::atomic<uint32_t> armed_{0};

@@ -421,7 +421,8 @@ int main(int argc, char** argv) {
   app.add_option("-t,--collective", options.collective,
                  "allreduce, reduce_scatter, allgather, alltoall, broadcast, barrier");
   app.add_option("--layer", options.layer)->check(CLI::IsMember({"backend", "engine"}));
-  app.add_option("--backend", options.backend)->check(CLI::IsMember({"shm", "gloo", "local"}));
+  app.add_option("--backend", options.backend)
+      ->check(CLI::IsMember({"shm", "tcp", "gloo", "local"}));
   app.add_flag("--arena", options.arena, "memory that peers reach in place");
   app.add_option("--json", options.json, "also write a report to this file");
   std::vector<std::string> words(argv + 1, argv + argc);

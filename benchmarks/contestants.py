@@ -78,14 +78,17 @@ def contestants(options: argparse.Namespace, np: int, folder: Path) -> Groups:
         *mpis(options, np, folder),
         *oneccl(options, np, folder),
     ]
-    gloo = [Contestant("hora gloo", [*ours, "--backend", "gloo"])]
-    groups = [("shm", shm), ("gloo", gloo)]
+    sockets = [
+        Contestant("hora tcp", [*ours, "--backend", "tcp"]),
+        Contestant("hora gloo", [*ours, "--backend", "gloo"]),
+    ]
+    groups = [("shm", shm), ("sockets", sockets)]
     if not has_torch(options.python):
         return groups
     limits = ["--least", str(options.least), "--most", str(options.most)]
     limits += ["--factor", str(options.factor), "--json", "@JSON@"]
     script = str(HERE / "peers" / "torch_gloo.py")
-    gloo.append(Contestant("torch gloo", [options.python, script, "-np", str(np), *limits]))
+    sockets.append(Contestant("torch gloo", [options.python, script, "-np", str(np), *limits]))
     python = list(from_python(options, np, limits))
     groups.append(("from Python", python))
     many = [

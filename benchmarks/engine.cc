@@ -179,7 +179,7 @@ int main(int argc, char** argv) {
   hora::benchmarks::Options options;
   CLI::App app("Measures what the engine costs");
   app.add_option("--np", options.ranks, "numbers of ranks to run with")->capture_default_str();
-  app.add_option("--backend", options.backend)->check(CLI::IsMember({"shm", "gloo"}));
+  app.add_option("--backend", options.backend)->check(CLI::IsMember({"shm", "tcp", "gloo"}));
   app.add_option("--rounds", options.rounds, "repetitions")->capture_default_str();
   app.add_option("--json", options.json, "also write a report to this file");
   CLI11_PARSE(app, argc, argv);
