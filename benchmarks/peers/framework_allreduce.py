@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=4)
     parser.add_argument("--most", type=int, default=64 << 20)
     parser.add_argument("--factor", type=float, default=16)
+    parser.add_argument("--iterations", type=int, default=300, help="at most, for small sizes")
     parser.add_argument("--many", type=int, default=0, help="so many of 10 KB at once, instead")
     parser.add_argument("--json")
     options = parser.parse_args()
@@ -65,7 +66,8 @@ def main() -> None:
         def one(values: torch.Tensor = values, name: str = name) -> None:
             hvd.allreduce_(values, name=name, op=hvd.Sum)
 
-        rows.append(row(hvd, int(size), samples_of(one, int(min(max((1 << 28) / size, 20), 300)))))
+        iterations = int(min(max((1 << 28) / size, 20), options.iterations))
+        rows.append(row(hvd, int(size), samples_of(one, iterations)))
         size *= options.factor
     if options.many:
         tensors = [torch.zeros(2500) for _ in range(options.many)]

@@ -1,6 +1,8 @@
 """torch.distributed's Gloo allreduce at the sizes of `collectives`, in the same JSON.
 
 python benchmarks/peers/torch_gloo.py -np 2 --json report.json
+
+With torchrun's variables in the environment it is one rank of a job that somebody else started.
 """
 
 from __future__ import annotations
@@ -38,12 +40,17 @@ def measure(count: int, iterations: int) -> tuple[float, float]:
     return slowest(statistics.median(samples)), slowest(statistics.quantiles(samples, n=10)[0])
 
 
-def run_rank(rank: int, arguments: argparse.Namespace, rendezvous: str) -> None:
-    torch.set_num_threads(1)
+def run_local_rank(rank: int, arguments: argparse.Namespace, rendezvous: str) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=arguments.np
     )
+    run_rank(arguments)
+
+
+def run_rank(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    rank = dist.get_rank()
     rows = []
     size = float(arguments.least)
     while size <= arguments.most:
@@ -55,7 +62,9 @@ def run_rank(rank: int, arguments: argparse.Namespace, rendezvous: str) -> None:
         size *= arguments.factor
     if rank == 0 and arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump({"ranks": arguments.np, "torch": torch.__version__, "rows": rows}, file)
+            json.dump(
+                {"ranks": dist.get_world_size(), "torch": torch.__version__, "rows": rows}, file
+            )
     dist.destroy_process_group()
 
 
@@ -68,8 +77,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=500, help="at most, for small sizes")
     parser.add_argument("--json")
     arguments = parser.parse_args()
+    if "MASTER_ADDR" in os.environ:
+        dist.init_process_group("gloo")
+        return run_rank(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run_rank, (arguments, os.path.join(folder, "rendezvous")), nprocs=arguments.np)
+        rendezvous = os.path.join(folder, "rendezvous")
+        mp.spawn(run_local_rank, (arguments, rendezvous), nprocs=arguments.np)
 
 
 if __name__ == "__main__":
