@@ -11,19 +11,21 @@
 #include <cerrno>
 #include <deque>
 #include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <variant>
 
 #include <fmt/format.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
 #include "hora/status.h"
 #include "launcher/guard.h"
 #include "launcher/output.h"
+#include "launcher/spawn.h"
 #include "ops/descriptor.h"
 
 namespace hora {
@@ -33,6 +35,8 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kTerminateTime{5000};  // between SIGTERM and SIGKILL
 constexpr milliseconds kDrainTime{2000};      // for output of processes that we could not kill
+constexpr milliseconds kDismissTime{12'000};  // for agents, which need the two before
+constexpr int kHostsPeriod = 1000;            // milliseconds between looks at silent hosts
 
 /// One of a rank's two output pipes.
 struct Stream {
@@ -45,42 +49,20 @@ struct Stream {
 struct RankProcess {
   int worker = 0;  // in an elastic job
   pid_t pid = -1;
+  int host = -1;        // of Job::hosts_; -1: this machine
+  uint32_t number = 0;  // among those of its host
   bool running = false;
   int wait_status = 0;
+  std::string lost;  // why its host is
   std::string prefix;
   Stream out, err;
   Tail tail;  // of stderr
 };
 
-/// null-terminated, for execve(). Borrows the strings.
-std::vector<char*> pointers(const std::vector<std::string>& texts) {
-  std::vector<char*> result;
-  for (const std::string& text : texts) result.push_back(const_cast<char*>(text.c_str()));
-  result.push_back(nullptr);
-  return result;
-}
-
-/// After fork() in a process with threads: only calls that are safe in a signal handler.
-[[noreturn]] void become(const RankCommand& command, char* const* arguments, char* const* variables,
-                         pid_t parent, int in, int out, int err) {
-  ::setpgid(0, 0);
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (::getppid() != parent) ::_exit(1);
-  ::dup2(in, STDIN_FILENO);
-  ::dup2(out, STDOUT_FILENO);
-  ::dup2(err, STDERR_FILENO);
-  ::signal(SIGPIPE, SIG_DFL);  // ignored here, and that would be inherited
-  sigset_t none;
-  ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
-  ::execve(command.program.c_str(), arguments, variables);
-  const char* const reason = ::strerrordesc_np(errno);
-  for (const char* text : {"horarun: cannot execute ", command.program.c_str(), ": ",
-                           reason ? reason : "unknown error", "\n"}) {
-    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, ::strlen(text));
-  }
-  ::_exit(126);
-}
+struct HostState {
+  std::unique_ptr<RemoteHost> connection;
+  bool ready = false, buried = false;
+};
 
 class Job {
  public:
@@ -100,10 +82,10 @@ class Job {
     ::signal(SIGPIPE, SIG_IGN);
     signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
     if (const Status status = start_all(); !status.ok()) {
-      say(status.message());
+      if (stops_ == 0) say(status.message());
       kill_all(SIGKILL);
       finish();
-      return 1;
+      return stops_ == 0 ? 1 : 128 + stopped_by_;
     }
     while (any_running() || (elastic_ && !elastic_->over() && stops_ == 0)) step();
     finish();
@@ -121,12 +103,155 @@ class Job {
     if (elastic_) elastic_->attend();
     for (size_t i = 0; i < ranks_.size() && !elastic_; ++i)
       HORA_TRY(open_files(i, plan_.ranks[i].output));
+    HORA_TRY(summon_hosts());
     for (size_t i = 0; i < ranks_.size() && !elastic_; ++i) {
       if (plan_.prefix) ranks_[i].prefix = fmt::format("[{}] ", i);
-      HORA_TRY(start(i, plan_.ranks[i]));
+      if (ranks_[i].host < 0)
+        HORA_TRY(start(i, plan_.ranks[i]));
+      else
+        ranks_[i].running = true;
+    }
+    for (const auto& host : hosts_) host.connection->send(agent_wire::Go{});
+    return {};
+  }
+
+  /// Brings all hosts as far as starting their ranks, so that what is wrong is told before any
+  /// runs.
+  Status summon_hosts() {
+    for (const RemoteHost::Route& route : plan_.hosts) {
+      auto connection = RemoteHost::start(route, clock_);
+      if (!connection.ok())
+        return Status(Code::kUnavailable,
+                      fmt::format("host {}: {}", route.name, connection.status().message()));
+      hosts_.push_back({std::move(connection).value(), false, false});
+    }
+    for (size_t i = 0; i < ranks_.size() && !elastic_; ++i) {
+      RankProcess& rank = ranks_[i];
+      rank.host = plan_.ranks[i].host;
+      rank.out.outlet = &stdout_;
+      rank.err.outlet = &stderr_;
+      const auto here = [&](const RankProcess& other) { return other.host == rank.host; };
+      rank.number = static_cast<uint32_t>(
+          std::count_if(ranks_.begin(), ranks_.begin() + static_cast<std::ptrdiff_t>(i), here));
+    }
+    const Deadline deadline(clock_, plan_.remote.start_timeout);
+    const auto is_ready = [](const HostState& host) { return host.ready; };
+    while (!std::all_of(hosts_.begin(), hosts_.end(), is_ready)) {
+      step();
+      HORA_TRY(refusal_);
+      if (stops_ > 0) return Status(Code::kUnavailable, "stopped before the ranks began");
+      if (deadline.passed()) return not_ready();
     }
     return {};
   }
+
+  Status not_ready() const {
+    std::string text;
+    for (size_t i = 0; i < hosts_.size(); ++i)
+      if (!hosts_[i].ready)
+        text += fmt::format("{}host {}: no answer from `{} {}` within {} s (--start-timeout)",
+                            text.empty() ? "" : "\n", plan_.hosts[i].name, plan_.hosts[i].shell,
+                            plan_.hosts[i].name, plan_.remote.start_timeout.count() / 1000.0);
+    return Status(Code::kTimeout, text);
+  }
+
+  void attend_hosts() {
+    for (size_t i = 0; i < hosts_.size(); ++i) {
+      HostState& host = hosts_[i];
+      std::vector<agent_wire::Message> messages;
+      host.connection->attend(!crowded(), messages);
+      for (const agent_wire::Message& message : messages) hear(i, message);
+      for (const std::string& remark : host.connection->take_remarks())
+        if (host.ready) say(fmt::format("{}: {}", host.connection->name(), remark));
+      if (host.connection->gone() && !std::exchange(host.buried, true))
+        lose(i, host.connection->obituary());
+    }
+  }
+
+  void hear(size_t index, const agent_wire::Message& message) {
+    if (const auto* const hello = std::get_if<agent_wire::Hello>(&message))
+      greet(index, *hello);
+    else if (const auto* const refused = std::get_if<agent_wire::Refused>(&message))
+      lose(index, refused->reason);
+    else if (std::holds_alternative<agent_wire::Ready>(message))
+      hosts_[index].ready = true;
+    else if (const auto* const output = std::get_if<agent_wire::Output>(&message))
+      take_output(index, *output);
+    else if (const auto* const end = std::get_if<agent_wire::Ended>(&message))
+      take_end(index, *end);
+    else if (const auto* const record = std::get_if<agent_wire::Record>(&message))
+      keep(*record);
+  }
+
+  void greet(size_t index, const agent_wire::Hello& hello) {
+    if (hello.protocol != agent_wire::kProtocol || hello.version != HORA_VERSION)
+      return lose(index,
+                  fmt::format("it has Hora {}, and this machine {}: install the same on both",
+                              hello.version, HORA_VERSION));
+    agent_wire::Task task{plan_.remote.folder, plan_.remote.store, {}};
+    for (const RankCommand& rank : plan_.ranks)
+      if (rank.host == static_cast<int>(index))
+        task.ranks.push_back({rank.arguments, rank.environment});
+    hosts_[index].connection->send(task);
+  }
+
+  /// A host's ranks are lost with it; before they began, nothing begins.
+  void lose(size_t index, const std::string& why) {
+    const std::string text = fmt::format("host {}: {}", hosts_[index].connection->name(), why);
+    if (!hosts_[index].ready && refusal_.ok()) refusal_ = Status(Code::kUnavailable, text);
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      if (ranks_[i].host != static_cast<int>(index) || !ranks_[i].running) continue;
+      ranks_[i].lost = text;
+      ended(i, W_EXITCODE(1, 0));
+    }
+  }
+
+  RankProcess* rank_on(size_t host, uint32_t number) {
+    const auto is_it = [&](const RankProcess& rank) {
+      return rank.host == static_cast<int>(host) && rank.number == number;
+    };
+    const auto found = std::find_if(ranks_.begin(), ranks_.end(), is_it);
+    return found == ranks_.end() ? nullptr : &*found;
+  }
+
+  void take_output(size_t host, const agent_wire::Output& output) {
+    RankProcess* const rank = rank_on(host, output.rank);
+    if (rank != nullptr) take(output.error != 0 ? rank->err : rank->out, output.bytes);
+  }
+
+  void take_end(size_t host, const agent_wire::Ended& end) {
+    RankProcess* const rank = rank_on(host, end.rank);
+    if (rank == nullptr || !rank->running) return;
+    rank->pid = static_cast<pid_t>(end.pid);
+    for (size_t i = 0; i < ranks_.size(); ++i)
+      if (&ranks_[i] == rank) ended(i, static_cast<int>(end.wait_status));
+  }
+
+  /// Only where ours go, whatever the name says.
+  void keep(const agent_wire::Record& record) {
+    const bool is_name = record.name.starts_with("rank") && record.name.size() < 64 &&
+                         record.name.find('/') == record.name.npos;
+    if (plan_.remote.records.empty() || !is_name) return;
+    std::error_code ignored;
+    std::filesystem::create_directories(plan_.remote.records, ignored);
+    std::ofstream(plan_.remote.records + "/" + record.name, std::ios::binary) << record.content;
+  }
+
+  /// Agents end their ranks and tell the rest of what these wrote.
+  void dismiss_hosts() {
+    for (const HostState& host : hosts_) host.connection->send(agent_wire::Finish{});
+    const auto is_gone = [](const HostState& host) { return host.buried; };
+    const int before = stops_;
+    Deadline deadline(clock_, kDismissTime);
+    while (!std::all_of(hosts_.begin(), hosts_.end(), is_gone) && !deadline.passed() &&
+           (stops_ == before || stops_ < 2)) {
+      step();
+      if (crowded()) deadline = Deadline(clock_, kDismissTime);
+    }
+  }
+
+  /// Who reads what we print is slow: no more for now.
+  bool crowded() const { return stdout_.full() || stderr_.full(); }
 
   Elastic::Hands hands() {
     Elastic::Hands hands;
@@ -196,35 +321,21 @@ class Job {
 
   Status start(size_t index, const RankCommand& command) {
     RankProcess& rank = ranks_[index];
-    int out[2], err[2];
-    if (::pipe2(out, O_CLOEXEC) != 0) return cannot_start(index);
-    rank.out.pipe.reset(out[0]);
-    const Descriptor out_end(out[1]);
-    if (::pipe2(err, O_CLOEXEC) != 0) return cannot_start(index);
-    rank.err.pipe.reset(err[0]);
-    const Descriptor err_end(err[1]);
-    for (const int end : {out[0], err[0]}) ::fcntl(end, F_SETFL, O_NONBLOCK);
     rank.out.outlet = &stdout_;
     rank.err.outlet = &stderr_;
     // A rank is not the terminal's foreground process: reading from it would stop the rank.
     const bool reads = index == 0 && !elastic_ && ::isatty(STDIN_FILENO) == 0;
     const Descriptor in(reads ? ::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3)
                               : ::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    const auto arguments = pointers(command.arguments), variables = pointers(command.environment);
-    const pid_t parent = ::getpid();
-    const pid_t pid = ::fork();
-    if (pid < 0) return cannot_start(index);
-    if (pid == 0)
-      become(command, arguments.data(), variables.data(), parent, in.get(), out[1], err[1]);
-    ::setpgid(pid, pid);  // whoever of us comes first
-    rank.pid = pid;
+    Result<Spawned> process = spawn(command.program, command.arguments, command.environment, in);
+    if (!process.ok())
+      return Status(Code::kUnavailable,
+                    fmt::format("cannot start rank {}: {}", index, process.status().message()));
+    rank.pid = process.value().pid;
+    rank.out.pipe = std::move(process.value().out);
+    rank.err.pipe = std::move(process.value().err);
     rank.running = true;
     return {};
-  }
-
-  static Status cannot_start(size_t index) {
-    return Status(Code::kUnavailable,
-                  fmt::format("cannot start rank {}: {}", index, ::strerrordesc_np(errno)));
   }
 
   void say(std::string_view text) { stderr_.add("horarun: ", {std::string(text), false}); }
@@ -243,12 +354,14 @@ class Job {
     for (const Outlet* outlet : {&stdout_, &stderr_})
       if (outlet->pending()) entries.push_back({outlet->descriptor(), POLLOUT, 0});
     if (supervises()) elastic_->add_to(entries);
+    for (const HostState& host : hosts_) host.connection->add_to(entries, !crowded());
     if (::poll(entries.data(), entries.size(), poll_milliseconds()) > 0) {
       for (size_t i = 0; i < streams.size(); ++i)
         if (entries[i + 1].revents) read(*streams[i]);
       if (entries[0].revents) take_signals();
     }
     if (supervises()) elastic_->attend();
+    attend_hosts();
     if (elastic_ && elastic_->over()) end_elastic();
     stdout_.pump();
     stderr_.pump();
@@ -260,7 +373,9 @@ class Job {
 
   int poll_milliseconds() const {
     const int ours = deadline_ ? deadline_->poll_milliseconds() : -1;
-    const int theirs = supervises() ? elastic_->poll_milliseconds() : -1;
+    const int theirs = supervises()     ? elastic_->poll_milliseconds()
+                       : hosts_.empty() ? -1
+                                        : kHostsPeriod;
     return ours < 0 || theirs < 0 ? std::max(ours, theirs) : std::min(ours, theirs);
   }
 
@@ -283,16 +398,21 @@ class Job {
   }
 
   void read(Stream& stream) {
-    std::vector<Line> lines;
     const ssize_t count = ::read(stream.pipe.get(), buffer_.data(), buffer_.size());
     if (count > 0) {
-      const std::string_view bytes(buffer_.data(), static_cast<size_t>(count));
-      if (stream.file.valid()) save(stream, bytes);
-      stream.splitter.feed(bytes, lines);
+      take(stream, {buffer_.data(), static_cast<size_t>(count)});
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+      std::vector<Line> lines;
       stream.splitter.finish(lines);
       stream.pipe.reset();
+      pass_on(stream, lines);
     }
+  }
+
+  void take(Stream& stream, std::string_view bytes) {
+    std::vector<Line> lines;
+    if (stream.file.valid()) save(stream, bytes);
+    stream.splitter.feed(bytes, lines);
     pass_on(stream, lines);
   }
 
@@ -330,42 +450,59 @@ class Job {
   }
 
   void kill_all(int signal) {
-    for (const RankProcess& rank : ranks_)
-      if (rank.running) ::kill(-rank.pid, signal);
+    for (const RankProcess& rank : ranks_) {
+      if (!rank.running) continue;
+      if (rank.host < 0)
+        ::kill(-rank.pid, signal);
+      else
+        host_of(rank).send(agent_wire::Kill{rank.number, static_cast<uint32_t>(signal)});
+    }
+    for (const HostState& host : hosts_) host.connection->flush();
+  }
+
+  RemoteHost& host_of(const RankProcess& rank) const {
+    return *hosts_[static_cast<size_t>(rank.host)].connection;
   }
 
   void reap() {
     for (;;) {
-      siginfo_t ended{};
+      siginfo_t child{};
       // The process stays a zombie while its group is killed: its number cannot be reused yet.
-      if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0) return;
-      const auto of_pid = [&](const RankProcess& rank) { return rank.pid == ended.si_pid; };
+      if (::waitid(P_ALL, 0, &child, WEXITED | WNOHANG | WNOWAIT) != 0 || child.si_pid == 0) return;
+      const auto of_pid = [&](const RankProcess& rank) {
+        return rank.host < 0 && rank.pid == child.si_pid;
+      };
       const auto rank = std::find_if(ranks_.begin(), ranks_.end(), of_pid);
-      const bool failed = ended.si_code != CLD_EXITED || ended.si_status != 0;
+      const bool failed = child.si_code != CLD_EXITED || child.si_status != 0;
       // What a dead rank started (data loaders) holds its sockets, and would hide its death.
       if (rank != ranks_.end() && failed) ::kill(-rank->pid, SIGKILL);
       int wait_status = 0;
-      ::waitpid(ended.si_pid, &wait_status, 0);
-      if (elastic_ && elastic_->reaped(ended.si_pid, wait_status)) continue;
+      ::waitpid(child.si_pid, &wait_status, 0);
+      if (elastic_ && elastic_->reaped(child.si_pid, wait_status)) continue;
+      for (const HostState& host : hosts_)
+        if (host.connection->pid() == child.si_pid) host.connection->reaped(wait_status);
       if (rank == ranks_.end()) continue;  // an orphan of a rank, adopted
-      rank->running = false;
-      rank->wait_status = wait_status;
-      const auto index = static_cast<size_t>(rank - ranks_.begin());
-      if (elastic_) {
-        if (!supervises()) continue;
-        if (failed && !elastic_->is_dismissed(rank->worker)) say(fate(index));
-        elastic_->ended(rank->worker, !failed);
-        continue;
-      }
-      if (failed && !first_failed_) {
-        first_failed_ = index;
-        failed_before_stop_ = stopped_by_ == 0;
-        if (stage_ == Stage::kRunning) {
-          stage_ = Stage::kGrace;
-          deadline_.emplace(clock_, plan_.grace);
-        }
-      }
+      ended(static_cast<size_t>(rank - ranks_.begin()), wait_status);
     }
+  }
+
+  void ended(size_t index, int wait_status) {
+    RankProcess& rank = ranks_[index];
+    const bool failed = wait_status != 0;
+    rank.running = false;
+    rank.wait_status = wait_status;
+    if (elastic_) {
+      if (!supervises()) return;
+      if (failed && !elastic_->is_dismissed(rank.worker)) say(fate(index));
+      elastic_->ended(rank.worker, !failed);
+      return;
+    }
+    if (!failed || first_failed_) return;
+    first_failed_ = index;
+    failed_before_stop_ = stopped_by_ == 0;
+    if (stage_ != Stage::kRunning) return;
+    stage_ = Stage::kGrace;
+    deadline_.emplace(clock_, plan_.grace);
   }
 
   void escalate() {
@@ -381,6 +518,8 @@ class Job {
   }
 
   std::string name_of(size_t index) const {
+    if (ranks_[index].host >= 0)
+      return fmt::format("rank {} on {}", index, host_of(ranks_[index]).name());
     if (!elastic_) return fmt::format("rank {}", index);
     const int rank = elastic_->rank_of(ranks_[index].worker);
     return rank < 0 ? "a rank without a number yet" : fmt::format("rank {}", rank);
@@ -389,19 +528,15 @@ class Job {
   std::string fate(size_t index) const {
     const RankProcess& rank = ranks_[index];
     const std::string who = name_of(index);
-    if (WIFEXITED(rank.wait_status))
-      return fmt::format("{} (pid {}) exited with code {}", who, rank.pid,
-                         WEXITSTATUS(rank.wait_status));
-    const int signal = WTERMSIG(rank.wait_status);
-    const char* const name = ::sigdescr_np(signal);
-    return fmt::format("{} (pid {}) was killed by signal {} ({})", who, rank.pid, signal,
-                       name ? name : "unknown");
+    if (!rank.lost.empty()) return fmt::format("{} was lost: {}", who, rank.lost);
+    return fmt::format("{} (pid {}) {}", who, rank.pid, describe_end(rank.wait_status));
   }
 
   /// All ranks have ended: nothing of theirs may stay, and all they wrote goes out.
   void finish() {
     for (const RankProcess& rank : ranks_)
-      if (rank.pid > 0 && rank.running) ::kill(-rank.pid, SIGKILL);
+      if (rank.host < 0 && rank.pid > 0 && rank.running) ::kill(-rank.pid, SIGKILL);
+    dismiss_hosts();
     kill_descendants(clock_);
     drain();
     if (first_failed_ && failed_before_stop_) report();
@@ -426,8 +561,7 @@ class Job {
     };
     stage_ = Stage::kKilled;
     while (deadline_ && std::any_of(ranks_.begin(), ranks_.end(), open)) {
-      const bool slow_reader = stdout_.full() || stderr_.full();
-      if (slow_reader) deadline_.emplace(clock_, kDrainTime);
+      if (crowded()) deadline_.emplace(clock_, kDrainTime);
       step();
     }
     for (RankProcess& rank : ranks_) {
@@ -465,6 +599,8 @@ class Job {
   Descriptor signals_;
   Outlet stdout_{STDOUT_FILENO}, stderr_{STDERR_FILENO};
   std::deque<RankProcess> ranks_;  // streams are found by address
+  std::vector<HostState> hosts_;   // as plan_ has them
+  Status refusal_;                 // why a host cannot begin
   std::unique_ptr<Elastic> elastic_;
   Stage stage_ = Stage::kRunning;
   std::optional<Deadline> deadline_;

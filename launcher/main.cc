@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "hora/config.h"
+#include "launcher/agent.h"
 #include "launcher/doctor.h"
 #include "launcher/explain.h"
 #include "launcher/plan.h"
@@ -95,5 +96,7 @@ int hora_main(std::vector<std::string> arguments) {
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + (argc > 0 ? 1 : 0), argv + argc);
   const std::string name = argc > 0 ? std::filesystem::path(argv[0]).filename().string() : "";
+  // Not for people: what horarun starts on another host.
+  if (arguments == std::vector<std::string>{"--agent"}) return hora::agent_main();
   return name == "hora" ? hora::hora_main(arguments) : hora::run_main("horarun", arguments);
 }

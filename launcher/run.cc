@@ -1,9 +1,8 @@
 #include "launcher/run.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <map>
 #include <optional>
 #include <random>
@@ -12,7 +11,6 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include "hora/config.h"
 #include "launcher/build_page.h"
@@ -21,6 +19,8 @@
 #include "launcher/explain.h"
 #include "launcher/flag_advice.h"
 #include "launcher/guard.h"
+#include "launcher/host_options.h"
+#include "launcher/program.h"
 #include "runtime/log.h"
 #include "runtime/quantity.h"
 #include "runtime/store.h"
@@ -47,6 +47,7 @@ Examples:
   horarun -np 2 -x HORA_LOG_LEVEL=info python train.py
                                                with a variable set
   horarun -np 4 --min-np 2 python train.py     go on without ranks that die (docs/elastic.md)
+  horarun -H a:4,b:4 python train.py           four ranks on each of two hosts, by ssh
   horarun -np 8 --dry-run python train.py      show what would be started
   horarun -np 8 --output-dir logs python train.py
                                                logs/rank.0/stdout and so on
@@ -131,46 +132,53 @@ ParsedRun mistake(const std::string& program, const CLI::App& app, const CLI::Er
   return mistake(program, flag_advice(unknown[0], known));
 }
 
-std::map<std::string, std::string> variables_of(const std::vector<std::string>& environment) {
-  std::map<std::string, std::string> variables;
-  for (const std::string& entry : environment) {
-    const size_t equals = entry.find('=');
-    if (equals != entry.npos)
-      variables.try_emplace(entry.substr(0, equals), entry.substr(equals + 1));
-  }
-  return variables;
+/// Who the rank is and where the others are, as HORA_ variables and as torchrun's.
+void set_identity(std::map<std::string, std::string>& variables, const RunOptions& options,
+                  int rank, const RankPlace& place) {
+  const auto set = [&](std::initializer_list<const char*> names, int value) {
+    for (const char* name : names) variables[name] = std::to_string(value);
+  };
+  set({"HORA_RANK", "RANK"}, rank);
+  set({"HORA_SIZE", "WORLD_SIZE"}, options.elastic ? 1 : options.ranks);
+  set({"HORA_LOCAL_RANK", "LOCAL_RANK"}, place.local_rank);
+  set({"HORA_LOCAL_SIZE", "LOCAL_WORLD_SIZE"}, place.local_size);
+  set({"HORA_CROSS_RANK"}, place.cross_rank);
+  set({"HORA_CROSS_SIZE"}, place.cross_size);
+  if (options.elastic)  // told when an epoch begins, and different in each
+    for (const char* name : {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HORA_WORKER"})
+      variables.erase(name);
 }
 
+/// What an agent knows better than we do it adds itself.
 std::vector<std::string> rank_environment(const RunOptions& options,
-                                          const Surroundings& surroundings, int rank) {
-  auto variables = variables_of(surroundings.environment);
+                                          const Surroundings& surroundings, int rank,
+                                          const RankPlace& place) {
+  const Host* const host = options.hosts.empty() ? nullptr : &options.hosts[size_t(place.host)];
+  const bool is_remote = host != nullptr && !is_this_machine(host->name);
+  auto variables =
+      variables_of(is_remote ? portable(surroundings.environment) : surroundings.environment);
   for (const std::string& variable : options.variables) {
     const std::string name(name_in(variable));
     variables[name] = variable.substr(name.size() + 1);
   }
-  const std::string number = std::to_string(rank);
-  const std::string count = std::to_string(options.elastic ? 1 : options.ranks);
-  for (const char* name : {"HORA_RANK", "HORA_LOCAL_RANK", "RANK", "LOCAL_RANK"})
-    variables[name] = number;
-  for (const char* name : {"HORA_SIZE", "HORA_LOCAL_SIZE", "WORLD_SIZE", "LOCAL_WORLD_SIZE"})
-    variables[name] = count;
-  if (options.elastic)  // told when an epoch begins, and different in each
-    for (const char* name : {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "HORA_WORKER"})
-      variables.erase(name);
-  variables["HORA_CROSS_RANK"] = "0";
-  variables["HORA_CROSS_SIZE"] = "1";
-  variables["HORA_STORE"] = surroundings.store;
+  set_identity(variables, options, rank, place);
+  const std::string& store = is_remote ? surroundings.network_store : surroundings.store;
+  if (!store.empty()) variables["HORA_STORE"] = store;
   variables["HORA_JOB"] = surroundings.job;
+  if (!surroundings.secret.empty()) variables["HORA_SECRET"] = surroundings.secret;
+  if (host != nullptr && !host->addresses.empty())
+    variables.try_emplace("HORA_ADDRESS", host->addresses);
   const bool bounded = options.elastic && options.discovery_script.empty();
-  const int sharers = bounded ? options.max_ranks : options.ranks;
-  variables.try_emplace("OMP_NUM_THREADS",
-                        std::to_string(std::max(1, surroundings.cores / sharers)));
+  const int sharers = bounded ? options.max_ranks : place.local_size;
+  if (!is_remote)
+    variables.try_emplace("OMP_NUM_THREADS",
+                          std::to_string(std::max(1, surroundings.cores / sharers)));
   // Python would keep lines back, since a pipe is not a terminal.
   variables.try_emplace("PYTHONUNBUFFERED", "1");
   std::vector<std::string> result;
   for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
   std::vector<FileSetting> defaults = surroundings.file;
-  if (!surroundings.records.empty()) {
+  if (!surroundings.records.empty() && !is_remote) {
     const auto is_it = [](const FileSetting& each) { return each.variable == kRecords; };
     if (std::none_of(defaults.begin(), defaults.end(), is_it))
       defaults.push_back({std::string(kRecords), surroundings.records, {}});
@@ -180,39 +188,23 @@ std::vector<std::string> rank_environment(const RunOptions& options,
   return result;
 }
 
-bool is_program(const std::string& path) {
-  struct stat info {};
-  return ::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-         ::access(path.c_str(), X_OK) == 0;
-}
-
-Result<std::string> find_program(const std::string& name,
-                                 const std::vector<std::string>& environment) {
-  const std::string hint =
-      name.ends_with(".py") ? fmt::format("; did you mean `python {}`?", name) : "";
-  if (name.find('/') != name.npos) {
-    if (is_program(name)) return name;
-    const char* const what =
-        ::access(name.c_str(), F_OK) == 0 ? "is not executable" : "does not exist";
-    return Status(Code::kUnavailable, fmt::format("program {} {}{}", name, what, hint));
+/// The hosts that have ranks and are not this one become plan.hosts.
+void add_hosts(JobPlan& plan, const RunOptions& options, const Surroundings& surroundings,
+               const std::vector<RankPlace>& places) {
+  std::vector<int> numbers(options.hosts.size(), -1);
+  for (size_t rank = 0; rank < plan.ranks.size() && !options.hosts.empty(); ++rank) {
+    const auto host = static_cast<size_t>(places[rank].host);
+    if (is_this_machine(options.hosts[host].name)) continue;
+    if (numbers[host] < 0) {
+      numbers[host] = static_cast<int>(plan.hosts.size());
+      plan.hosts.push_back({options.hosts[host].name, options.remote_shell, surroundings.program,
+                            surroundings.environment});
+    }
+    plan.ranks[rank].host = numbers[host];
   }
-  const auto variables = variables_of(environment);
-  const auto found = variables.find("PATH");
-  std::istringstream folders(found == variables.end() ? "/usr/bin:/bin" : found->second);
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    const std::string path = (folder.empty() ? "." : folder) + "/" + name;
-    if (is_program(path)) return path;
-  }
-  return Status(Code::kUnavailable, fmt::format("program {} was not found in PATH{}", name, hint));
-}
-
-std::string shell_quoted(const std::string& text) {
-  constexpr std::string_view kPlain =
-      "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%";
-  if (!text.empty() && text.find_first_not_of(kPlain) == text.npos) return text;
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
+  plan.remote.folder = surroundings.folder;
+  plan.remote.store = surroundings.network_store;
+  plan.remote.records = surroundings.records;
 }
 
 std::string random_name() {
@@ -238,6 +230,15 @@ void tell_cause(const std::string& program, const JobPlan& plan, const Surroundi
     fmt::print(stderr, "`hora explain {}` tells it again.\n", shell_quoted(found->second));
 }
 
+std::string where(const JobPlan& plan, const RankCommand& rank) {
+  return rank.host < 0 ? "" : " on " + plan.hosts[static_cast<size_t>(rank.host)].name;
+}
+
+bool has_other_hosts(const RunOptions& options) {
+  const auto is_other = [](const Host& host) { return !is_this_machine(host.name); };
+  return std::any_of(options.hosts.begin(), options.hosts.end(), is_other);
+}
+
 }  // namespace
 
 ParsedRun parse_run(const std::string& program, const std::vector<std::string>& arguments) {
@@ -256,6 +257,8 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
   SettingFlags flags(app, options);
   ElasticOptions elastic;
   elastic.add_to(app, options);
+  HostOptions hosts;
+  hosts.add_to(app, options);
   app.add_option("--grace", grace, "Time for the others to end when one rank failed (15s)")
       ->type_name("TIME");
   app.add_flag("--no-prefix", no_prefix, "Do not put [rank] before each line of output");
@@ -271,6 +274,7 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
     for (size_t i = 0; i < words.size() && i < program_index(app, words); ++i) {
       if (words[i] == "-np") words[i] = "--np";
       if (words[i] == "-cb") words[i] = "--check-build";
+      if (words[i] == "-hostfile") words[i] = "--hostfile";
     }
     return program_index(app, words);
   }();
@@ -291,7 +295,9 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
   if (options.check_build) return ending(0, build_page());
   if (const std::string wrong = elastic.check(app, options); !wrong.empty())
     return mistake(program, wrong);
-  if (app.count("--np") == 0 && !options.elastic)
+  if (const std::string wrong = hosts.check(app, options); !wrong.empty())
+    return mistake(program, wrong);
+  if (app.count("--np") == 0 && !options.elastic && options.hosts.empty())
     return mistake(program, "how many ranks? Give -np N, such as -np 2");
   if (options.ranks < 1)
     return mistake(program, fmt::format("-np {}: expected at least 1 rank", options.ranks));
@@ -335,8 +341,14 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   plan.prefix = options.prefix;
   plan.grace = std::chrono::milliseconds(static_cast<int64_t>(options.grace * 1000));
   const size_t digits = std::to_string(options.ranks - 1).size();
-  for (int rank = 0; rank < (options.elastic ? 1 : options.ranks); ++rank) {
-    plan.ranks.push_back({{}, options.command, rank_environment(options, surroundings, rank), {}});
+  const int count = options.elastic ? 1 : options.ranks;
+  const std::vector<Host> here = {{"localhost", count, {}}};
+  const auto places = place_ranks(options.hosts.empty() ? here : options.hosts, count);
+  HORA_TRY(places.status());
+  for (int rank = 0; rank < count; ++rank) {
+    const RankPlace& place = places.value()[static_cast<size_t>(rank)];
+    plan.ranks.push_back(
+        {{}, options.command, rank_environment(options, surroundings, rank, place), {}});
     if (!options.output_dir.empty() && !options.elastic)
       plan.ranks.back().output = fmt::format("{}/rank.{:0{}}", options.output_dir, rank, digits);
   }
@@ -346,9 +358,15 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   const Result<Config> config = Config::parse(plan.ranks[0].environment);
   HORA_TRY(config.status());
   if (options.elastic) plan.elastic = elastic_plan(options, config.value());
-  Result<std::string> program = find_program(options.command[0], plan.ranks[0].environment);
-  HORA_TRY(program.status());
-  for (RankCommand& rank : plan.ranks) rank.program = program.value();
+  add_hosts(plan, options, surroundings, places.value());
+  plan.remote.start_timeout = std::chrono::duration_cast<std::chrono::milliseconds>(
+      std::chrono::duration<double>(config.value().start_timeout));
+  for (RankCommand& rank : plan.ranks) {
+    if (rank.host >= 0) continue;  // its agent looks there
+    Result<std::string> program = find_program(options.command[0], rank.environment);
+    HORA_TRY(program.status());
+    rank.program = std::move(program).value();
+  }
   return plan;
 }
 
@@ -362,13 +380,13 @@ std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings)
     const RankCommand& rank = plan.ranks[i];
     text += plan.elastic ? fmt::format("# each of {} to {} ranks\n", plan.elastic->roster.min_ranks,
                                        plan.elastic->roster.max_ranks)
-                         : fmt::format("# rank {}\n", i);
+                         : fmt::format("# rank {}{}\n", i, where(plan, rank));
     for (const std::string& variable : rank.environment) {
       if (before.count(variable) > 0) continue;
       const std::string name(name_in(variable));
       text += fmt::format("{}={} ", name, shell_quoted(variable.substr(name.size() + 1)));
     }
-    text += shell_quoted(rank.program);
+    text += shell_quoted(rank.program.empty() ? rank.arguments[0] : rank.program);
     for (size_t k = 1; k < rank.arguments.size(); ++k)
       text += " " + shell_quoted(rank.arguments[k]);
     if (!rank.output.empty())
@@ -388,6 +406,13 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
   const RunOptions& options = parsed.options;
   Surroundings surroundings{
       environment(), "unix:/tmp/hora-XXXXXX/store", random_name(), allowed_cores(), {}};
+  if (has_other_hosts(options)) {
+    std::error_code ignored;
+    surroundings.network_store = "tcp://here:0";
+    surroundings.secret = std::string(64, '0');  // until there is one
+    surroundings.folder = std::filesystem::current_path(ignored).string();
+    surroundings.program = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
+  }
   if (!options.config_file.empty()) {
     auto file = read_settings_file(options.config_file);
     if (!file.ok()) return complain(program, file.status());
@@ -402,7 +427,7 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
   }
   const Result<Config> config = Config::parse(trial.value().ranks[0].environment);
   const Log log("horarun", log_level_of(config.value().log_level));
-  if (options.ranks > surroundings.cores)
+  if (options.hosts.empty() && options.ranks > surroundings.cores)
     log.info("{} ranks share {} cores", options.ranks, surroundings.cores);
 
   const SystemClock clock;
@@ -410,12 +435,23 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
     Asks asks;
     StoreServer::Watch watch;
     if (options.elastic) watch = [&asks](std::string_view key) { asks.see(key); };
-    const auto server = StoreServer::start(directory + "/store", watch);
+    StoreServer::Network network;
+    if (has_other_hosts(options)) {
+      Result<std::string> secret = random_secret();
+      if (!secret.ok()) return complain(program, secret.status());
+      surroundings.secret = std::move(secret).value();
+      network.key = {surroundings.job, surroundings.secret};
+      network.bind = config.value().address;
+      network.warn = [&log](const std::string& text) { log.warning("{}", text); };
+    }
+    const auto server = StoreServer::start(directory + "/store", watch,
+                                           has_other_hosts(options) ? &network : nullptr);
     if (!server.ok()) {
       log.error("{}", server.status().message());
       return 1;
     }
     surroundings.store = server.value()->address();
+    surroundings.network_store = server.value()->network_address();
     surroundings.records = directory + "/records";
     const Result<JobPlan> plan = make_plan(options, surroundings);
     if (!plan.ok()) return complain(program, plan.status());

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "hora/status.h"
+#include "launcher/hosts.h"
 #include "launcher/job.h"
 #include "launcher/settings_file.h"
 
@@ -20,6 +21,9 @@ struct RunOptions {
   double grace = 15;                   ///< seconds
   std::vector<std::string> variables;  ///< NAME=VALUE; from -x and from flags that are settings
   std::vector<std::string> command;    ///< the program and its arguments
+
+  std::vector<Host> hosts;  ///< in the order of their ranks; empty: all ranks on this machine
+  std::string remote_shell = "ssh -o BatchMode=yes -o StrictHostKeyChecking=accept-new";
 
   // Ranks may come and go.
   bool elastic = false;
@@ -51,8 +55,12 @@ struct Surroundings {
   std::string store;                     ///< address for HORA_STORE
   std::string job;
   int cores = 1;
-  std::vector<FileSetting> file;  ///< what options.config_file says
-  std::string records = {};       ///< HORA_FLIGHT_DIR, where nobody sets it
+  std::vector<FileSetting> file;   ///< what options.config_file says
+  std::string records = {};        ///< HORA_FLIGHT_DIR, where nobody sets it
+  std::string network_store = {};  ///< for HORA_STORE on other hosts
+  std::string secret = {};         ///< HORA_SECRET; only where there are several hosts
+  std::string folder = {};         ///< ranks of other hosts work there
+  std::string program = {};        ///< the path of horarun
 };
 
 /// The setting flags of `arguments`, as horarun takes them, and --config-file, for `hora config`.

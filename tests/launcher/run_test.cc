@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "launcher/program.h"
+
 namespace hora {
 namespace {
 
@@ -127,7 +129,23 @@ TEST(ParseRun, TellsWhatIsMeantByAnUnknownFlag) {
   EXPECT_NE(mistake({"-np", "2", "--fusion-threshold-mb", "64", "p"})
                 .find("--fusion-threshold-mb is horovodrun's: give --bucket-bytes"),
             std::string::npos);
-  EXPECT_NE(mistake({"-np", "2", "-H", "localhost:2", "p"}).find("-H is horovodrun's: all ranks"),
+  EXPECT_NE(mistake({"-H", "a:2", "--ssh-port", "22", "p"})
+                .find("--ssh-port is horovodrun's: give --rsh 'ssh -p PORT'"),
+            std::string::npos);
+}
+
+TEST(ParseRun, TakesHostsWithOrWithoutTheNumberOfRanks) {
+  const ParsedRun all = parse_run("horarun", {"-H", "a:2,b:3", "p"});
+  ASSERT_TRUE(all.run) << all.ending.text;
+  EXPECT_EQ(all.options.ranks, 5);
+  EXPECT_EQ(to_text(all.options.hosts), "a:2,b:3");
+  EXPECT_EQ(all.options.remote_shell.substr(0, 4), "ssh ");
+  const ParsedRun some =
+      parse_run("horarun", {"-np", "3", "--hosts", "a:2,b:3", "--rsh", "ssh -p 22", "p"});
+  ASSERT_TRUE(some.run) << some.ending.text;
+  EXPECT_EQ(some.options.ranks, 3);
+  EXPECT_EQ(some.options.remote_shell, "ssh -p 22");
+  EXPECT_NE(mistake({"-np", "2", "--rsh", "ssh", "p"}).find("--rsh is for several hosts"),
             std::string::npos);
 }
 
@@ -137,6 +155,32 @@ TEST(ParseRun, HelpTeachesAndEndsWell) {
   EXPECT_EQ(parsed.ending.code, 0);
   EXPECT_NE(parsed.ending.text.find("horarun -np N [options] program"), std::string::npos);
   EXPECT_NE(parsed.ending.text.find("Examples:"), std::string::npos);
+}
+
+TEST(MakePlan, RanksOfOtherHostsGetTheirPlaceAndNothingOfThisMachine) {
+  const ParsedRun parsed = parse_run("horarun", {"-H", "localhost:1,192.0.2.1:2", "sh"});
+  Surroundings here{
+      {"PATH=/bin:/usr/bin", "HOME=/root", "SSH_AUTH_SOCK=/s", "KEEP=1"}, "unix:/s", "j", 8, {}};
+  here.network_store = "tcp://192.0.2.9:1";
+  here.secret = std::string(64, '1');
+  here.folder = "/work";
+  const auto plan = make_plan(parsed.options, here);
+  ASSERT_TRUE(plan.ok()) << plan.status().message();
+  ASSERT_EQ(plan.value().hosts.size(), 1u);
+  EXPECT_EQ(plan.value().hosts[0].name, "192.0.2.1");
+  EXPECT_EQ(plan.value().remote.folder, "/work");
+  EXPECT_EQ(plan.value().ranks[0].host, -1);
+  EXPECT_EQ(plan.value().ranks[2].host, 0);
+  const auto variables = variables_of(plan.value().ranks[2].environment);
+  const auto is = [&](const char* name, const std::string& value) {
+    const auto found = variables.find(name);
+    return found != variables.end() && found->second == value;
+  };
+  EXPECT_TRUE(is("HORA_RANK", "2") && is("HORA_LOCAL_RANK", "1") && is("HORA_CROSS_RANK", "0") &&
+              is("HORA_STORE", "tcp://192.0.2.9:1") && is("HORA_SECRET", here.secret) &&
+              is("KEEP", "1"));
+  for (const char* name : {"HOME", "SSH_AUTH_SOCK", "OMP_NUM_THREADS", "HORA_FLIGHT_DIR"})
+    EXPECT_EQ(variables.count(name), 0u) << name;
 }
 
 TEST(MakePlan, TellsEachRankWhoItIs) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "hora/status.h"
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 
 namespace hora::links {
 
