@@ -21,7 +21,7 @@ import sys
 SIZES = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 SHAPES = {"tree": (), "star": ("--star",)}
 COLORS = {"tree": "#2a7f9e", "star": "#d1495b"}
-NAMES = {"tree": "tree, 8 ranks a host, arity 8", "star": "star, as Horovod's"}
+NAMES = {"tree": "tree, 8 ranks a host, arity 8", "star": "star, as Horovod's coordinator"}
 
 
 def measure(build: pathlib.Path, largest: int, tensors: int) -> list[dict]:
@@ -142,10 +142,10 @@ def picture(rows: list[dict]) -> str:
     legend = Panel.__new__(Panel)
     legend.parts = []
     for index, shape in enumerate(SHAPES):
-        x = 50 + index * 250
+        x = 50 + index * 240
         legend.line((x, 22), (x + 24, 22), COLORS[shape], 2)
         legend.text(x + 30, 26, NAMES[shape])
-    legend.text(550, 26, "filled: simulated; hollow: modelled. 1,000 tensors, 10 buckets a step")
+    legend.text(555, 26, "filled: simulated, hollow: modelled; 1,000 tensors in 10 buckets")
     lines = [part for each in (*panels, legend) for part in each.parts]
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 330" width="960" height="330" '
