@@ -12,8 +12,14 @@
 #include "ops/local/local.h"
 #include "ops/plugin.h"
 #include "ops/shm/shm.h"
+#include "ops/tcp/endpoint.h"
+#include "ops/tcp/tcp.h"
+#include "runtime/introduction.h"
+#include "runtime/log.h"
 #include "runtime/shm_channel.h"
 #include "runtime/store.h"
+#include "runtime/tcp_channel.h"
+#include "runtime/tree.h"
 
 namespace hora {
 namespace {
@@ -24,76 +30,30 @@ milliseconds milliseconds_of(double seconds) {
   return milliseconds(static_cast<int64_t>(seconds * 1e3));
 }
 
-std::string host_name() {
-  char name[256] = {};
-  ::gethostname(name, sizeof(name) - 1);
-  return name;
-}
-
-/// What a rank tells the others of itself: "host\npid\n" and the settings that must be equal.
-std::string introduction(const Config& config) {
-  return fmt::format("{}\n{}\n{}", host_name(), ::getpid(), digest_text(config));
-}
-
-std::string_view take_line(std::string_view& text) {
-  const size_t end = std::min(text.find('\n'), text.size());
-  const std::string_view line = text.substr(0, end);
-  text.remove_prefix(std::min(text.size(), end + 1));
-  return line;
-}
-
-Status compare(Rank theirs, std::string_view their_settings, Rank mine,
-               std::string_view my_settings) {
-  while (!their_settings.empty() || !my_settings.empty()) {
-    const std::string_view a = take_line(my_settings), b = take_line(their_settings);
-    if (a != b)
-      return Status(Code::kMismatch,
-                    fmt::format("rank {} has {}, rank {} has {}: this setting must be equal on all "
-                                "ranks",
-                                mine, a, theirs, b));
-  }
-  return {};
-}
-
-/// Fills world.members from everybody's introduction.
-Status introduce(Store& store, const Config& config, const std::string& prefix, const Clock& clock,
-                 World& world) {
-  const std::string mine = introduction(config);
-  HORA_TRY(store.set(prefix + std::to_string(config.rank), mine));
-  std::string_view my_settings = mine;
-  take_line(my_settings), take_line(my_settings);
-  const Deadline deadline(clock, milliseconds_of(config.start_timeout));
-  std::string missing;
-  for (Rank rank = 0; rank < config.size; ++rank) {
-    const auto left = std::max(milliseconds(deadline.poll_milliseconds()), milliseconds(1));
-    auto got = store.get(prefix + std::to_string(rank), left);
-    if (!got.ok() && got.status().code() == Code::kTimeout) {
-      missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
-      continue;
-    }
-    if (!got.ok()) return got.status();
-    std::string_view text = got.value();
-    Member& member = world.members[static_cast<size_t>(rank)];
-    member.id = static_cast<uint64_t>(rank) + 1;
-    member.host = take_line(text);
-    member.pid = std::atoi(std::string(take_line(text)).c_str());
-    HORA_TRY(compare(rank, text, config.rank, my_settings));
-  }
-  if (missing.empty()) return {};
-  return Status(Code::kTimeout,
-                fmt::format("rank {}: waited {} s for ranks {} of {} to start (HORA_START_TIMEOUT)",
-                            config.rank, config.start_timeout, missing, config.size));
-}
-
 World world_of(const Config& config) {
   World world;
   world.epoch = config.epoch;
   world.rank = config.rank;
-  world.members.resize(static_cast<size_t>(config.size));
   world.local_rank = config.local_rank;
   world.local_size = config.local_size;
   world.cross_rank = config.cross_rank;
   world.cross_size = config.cross_size;
+  return world;
+}
+
+World world_of(const Config& config, const std::vector<Introduction>& ranks,
+               const std::vector<int>& hosts) {
+  World world = world_of(config);
+  for (const Introduction& rank : ranks)
+    world.members.push_back({world.members.size() + 1, rank.host, rank.pid});
+  const auto me = static_cast<size_t>(config.rank);
+  const int count = *std::max_element(hosts.begin(), hosts.end()) + 1;
+  if (count == 1) return world;  // a launcher may have its own idea of places on one host
+  world.cross_rank = hosts[me];
+  world.cross_size = count;
+  const auto place = hosts.begin() + static_cast<std::ptrdiff_t>(me);
+  world.local_rank = static_cast<int>(std::count(hosts.begin(), place, hosts[me]));
+  world.local_size = static_cast<int>(std::count(hosts.begin(), hosts.end(), hosts[me]));
   return world;
 }
 
@@ -109,7 +69,8 @@ Transport alone(const Config& config) {
 /// lives; each epoch has its own, since rank 0 may begin the next while others still end the last.
 Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<void>& server) {
   const milliseconds timeout = milliseconds_of(config.start_timeout);
-  if (!config.serves_store) return connect_store(config.store, timeout);
+  if (!config.serves_store)
+    return connect_store(config.store, timeout, {config.job, config.secret});
   const std::string address = fmt::format("{}-{}", config.store, config.epoch);
   if (config.rank == 0) {
     auto started = StoreServer::start(address.substr(std::string_view("unix:").size()));
@@ -124,13 +85,204 @@ Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<
   return connected;
 }
 
-/// All ranks that the control tree joins to this one: with one host, its leader or everybody.
-std::vector<Rank> links_of(const Config& config) {
-  if (config.rank != 0) return {0};
-  std::vector<Rank> others(static_cast<size_t>(config.size) - 1);
-  std::iota(others.begin(), others.end(), 1);
-  return others;
+/// Ranks of several hosts have the secret from whoever started them. Ranks of one host that find
+/// each other over a unix socket, which no other user can use, agree on one there.
+Result<tcp::Secret> find_secret(Store& store, const Config& config, const std::string& prefix) {
+  if (!config.secret.empty() || !config.store.starts_with("unix:"))
+    return tcp::parse_secret(config.secret);
+  const std::string key = prefix + "secret";
+  if (config.rank == 0) {
+    std::string digits;
+    for (const uint8_t byte : tcp::fresh_nonce()) digits += fmt::format("{:02x}", byte);
+    HORA_TRY(store.set(key, digits));
+  }
+  const auto digits = store.get(key, milliseconds_of(config.start_timeout));
+  if (!digits.ok()) return digits.status();
+  return tcp::parse_secret(digits.value());
 }
+
+/// Where this rank meets ranks of other hosts; none if all are surely on one.
+Result<std::shared_ptr<tcp::Endpoint>> open_endpoint(Store& store, const Config& config,
+                                                     const std::string& prefix) {
+  const bool several = config.cross_size > 1 || !config.store.starts_with("unix:");
+  if (!several && config.backend != "tcp") return std::shared_ptr<tcp::Endpoint>();
+  const auto secret = find_secret(store, config, prefix);
+  if (!secret.ok()) return secret.status();
+  tcp::Endpoint::Options options;
+  options.self = {tcp::job_of(config.job), config.epoch, config.rank};
+  options.secret = secret.value();
+  options.bind = config.address.empty() && !several ? "127.0.0.1" : config.address;
+  options.handshake_timeout = milliseconds_of(config.failure_timeout / 10);
+  options.connect_timeout = milliseconds_of(config.start_timeout);
+  options.buffer_bytes = config.tcp_buffer_bytes;
+  options.warn = [log = Log(config)](const std::string& text) { log.warning("{}", text); };
+  return tcp::Endpoint::open(options);
+}
+
+/// The start of one rank among others.
+class Meeting {
+ public:
+  Meeting(const Config& config, const Clock& clock)
+      : config_(config),
+        prefix_(fmt::format("epoch{}/", config.epoch)),
+        deadline_(clock, milliseconds_of(config.start_timeout)),
+        clock_(clock) {}
+
+  Result<Transport> run() {
+    auto store = find_store(config_, transport_.keep);
+    HORA_TRY(store.status());
+    store_ = std::move(store).value();
+    auto endpoint = open_endpoint(*store_, config_, prefix_);
+    HORA_TRY(endpoint.status());
+    endpoint_ = std::move(endpoint).value();
+    HORA_TRY(meet_everybody());
+    HORA_TRY(meet_host());
+    if (endpoint_) HORA_TRY(meet_other_hosts());
+    HORA_TRY(open_backend());
+    return std::move(transport_);
+  }
+
+ private:
+  int host_of(Rank rank) const { return transport_.hosts[static_cast<size_t>(rank)]; }
+  milliseconds left() const {
+    return std::max(milliseconds(deadline_.poll_milliseconds()), milliseconds(1));
+  }
+  auto publish() const {
+    return [store = store_, prefix = prefix_](std::string_view key, std::string_view value) {
+      return store->set(prefix + std::string(key), value);
+    };
+  }
+  auto lookup() const {
+    return [store = store_, prefix = prefix_](std::string_view key, milliseconds timeout) {
+      return store->get(prefix + std::string(key), timeout);
+    };
+  }
+
+  Status meet_everybody() {
+    auto met = introduce(*store_, config_, prefix_ + "member/", clock_,
+                         endpoint_ ? endpoint_->addresses() : std::string());
+    HORA_TRY(met.status());
+    ranks_ = std::move(met).value();
+    transport_.hosts = hosts_of(ranks_);
+    transport_.world = world_of(config_, ranks_, transport_.hosts);
+    hosts_ = *std::max_element(transport_.hosts.begin(), transport_.hosts.end()) + 1;
+    if (hosts_ > 1 && !endpoint_)
+      return Status(Code::kUnavailable,
+                    fmt::format("the ranks are on {} hosts, but were started as on one: start "
+                                "them with `horarun --hosts`",
+                                hosts_));
+    if (hosts_ > 1 && config_.backend == "shm")
+      return Status(Code::kUnavailable,
+                    fmt::format("HORA_BACKEND=shm reaches the ranks of one host, and these are "
+                                "on {}: use auto",
+                                hosts_));
+    const auto tree = make_tree(transport_.hosts, config_.tree_arity);
+    at_ = tree[static_cast<size_t>(config_.rank)];
+    std::vector<Rank> neighbors = at_.children;
+    if (at_.parent >= 0) neighbors.push_back(at_.parent);
+    for (const Rank rank : neighbors)
+      (host_of(rank) == host_of(config_.rank) ? inside_ : outside_).push_back(rank);
+    return {};
+  }
+
+  Status meet_host() {
+    shm::Neighborhood::Options options;
+    options.job = config_.job;
+    options.epoch = config_.epoch;
+    options.rank = config_.rank;
+    for (Rank rank = 0; rank < config_.size; ++rank)
+      if (host_of(rank) == host_of(config_.rank)) options.ranks.push_back(rank);
+    options.lanes = config_.lanes;
+    options.arena_limit = config_.arena_bytes;
+    options.timeout = milliseconds_of(config_.start_timeout);
+    options.links = inside_;
+    auto met = shm::Neighborhood::meet(options, publish(), lookup());
+    HORA_TRY(met.status());
+    neighborhood_ = std::move(met).value();
+    transport_.channel = open_shm_channel(neighborhood_);
+    return {};
+  }
+
+  /// Connects to the neighbors in the control tree that are on other hosts.
+  Status meet_other_hosts() {
+    endpoint_->on_ready([bell = transport_.channel->bell(), keep = neighborhood_] { bell.ring(); });
+    for (Rank rank = 0; rank < config_.size; ++rank)
+      if (rank != config_.rank) endpoint_->know(rank, ranks_[static_cast<size_t>(rank)].addresses);
+    const auto key = [](Rank rank) { return tcp::Key{rank, tcp::Role::kControl, 0}; };
+    for (const Rank rank : outside_) endpoint_->want(key(rank));
+    std::vector<TcpLink> links;
+    for (const Rank rank : outside_) {
+      auto socket = endpoint_->wait(key(rank), left());
+      HORA_TRY(socket.status());
+      links.push_back({rank, std::move(socket).value()});
+    }
+    if (hosts_ > 1) HORA_TRY(learn_address(links));
+    transport_.channel = open_tcp_channel(std::move(transport_.channel), std::move(links),
+                                          [kept = endpoint_] { kept->forget_in_child(); });
+    return {};
+  }
+
+  /// At which address other hosts reach this one: its leader has seen one.
+  Status learn_address(const std::vector<TcpLink>& links) {
+    if (!links.empty()) {
+      address_ = tcp::bound_to(links[0].socket.get()).host();
+      return store_->set(fmt::format("{}address/{}", prefix_, config_.rank), address_);
+    }
+    auto address = store_->get(fmt::format("{}address/{}", prefix_, at_.parent), left());
+    HORA_TRY(address.status());
+    address_ = std::move(address).value();
+    return {};
+  }
+
+  Status open_backend() {
+    const std::string_view fastest = hosts_ == 1 ? "shm" : "tcp";
+    const std::string_view wanted = config_.backend == "auto" ? fastest : config_.backend;
+    if (wanted == "gloo") return open_gloo();
+    transport_.backend = wanted == "tcp" ? open_tcp() : shm::open(neighborhood_);
+    return {};
+  }
+
+  std::unique_ptr<Backend> open_tcp() const {
+    tcp::Options options;
+    options.self = config_.rank;
+    options.epoch = config_.epoch;
+    options.streams = config_.tcp_streams;
+    options.hosts = transport_.hosts;
+    options.now = [clock = SystemClock()] { return clock.now(); };
+    return tcp::open(endpoint_, options);
+  }
+
+  Status open_gloo() {
+    PluginContext context;
+    context.rank = config_.rank;
+    context.size = config_.size;
+    context.job = fmt::format("{}/{}", config_.job, config_.epoch);
+    context.hostname = address_;
+    context.isa = config_.isa;
+    context.setup_timeout = milliseconds_of(config_.start_timeout);
+    context.publish = publish();
+    context.lookup = lookup();
+    context.ring = [bell = transport_.channel->bell()] { bell.ring(); };
+    auto loaded = load_backend("gloo", context);
+    HORA_TRY(loaded.status());
+    transport_.backend = std::move(loaded).value();
+    return {};
+  }
+
+  const Config& config_;
+  const std::string prefix_;
+  const Deadline deadline_;
+  const Clock& clock_;
+  Transport transport_;
+  std::shared_ptr<Store> store_;
+  std::shared_ptr<tcp::Endpoint> endpoint_;  ///< if there are other hosts
+  std::vector<Introduction> ranks_;
+  int hosts_ = 1;
+  Position at_;
+  std::vector<Rank> inside_, outside_;  ///< neighbors in the control tree: of this host, of others
+  std::shared_ptr<shm::Neighborhood> neighborhood_;  ///< the ranks of this host
+  std::string address_ = "127.0.0.1";                ///< that other ranks reach this one at
+};
 
 }  // namespace
 
@@ -162,55 +314,7 @@ Result<Transport> meet(const Config& config, const Clock& clock) {
     return Status(Code::kUnavailable,
                   "HORA_TLS=1: there is no encryption between hosts yet; unset it");
   if (config.size == 1) return alone(config);
-  if (config.backend == "tcp")
-    return Status(Code::kUnavailable, "HORA_BACKEND=tcp: there is no such backend yet; unset it");
-  Transport transport;
-  auto connected = find_store(config, transport.keep);
-  if (!connected.ok()) return connected.status();
-  const std::shared_ptr<Store> store = std::move(connected).value();
-
-  const std::string prefix = fmt::format("epoch{}/", config.epoch);
-  transport.world = world_of(config);
-  transport.hosts.assign(static_cast<size_t>(config.size), 0);
-  HORA_TRY(introduce(*store, config, prefix + "member/", clock, transport.world));
-
-  const auto publish = [store, prefix](std::string_view key, std::string_view value) {
-    return store->set(prefix + std::string(key), value);
-  };
-  const auto lookup = [store, prefix](std::string_view key, milliseconds timeout) {
-    return store->get(prefix + std::string(key), timeout);
-  };
-  shm::Neighborhood::Options options;
-  options.job = config.job;
-  options.epoch = config.epoch;
-  options.rank = config.rank;
-  options.ranks.resize(static_cast<size_t>(config.size));
-  std::iota(options.ranks.begin(), options.ranks.end(), 0);
-  options.lanes = config.lanes;
-  options.arena_limit = config.arena_bytes;
-  options.timeout = milliseconds_of(config.start_timeout);
-  options.links = links_of(config);
-  auto met = shm::Neighborhood::meet(options, publish, lookup);
-  if (!met.ok()) return met.status();
-  const std::shared_ptr<shm::Neighborhood> neighborhood = std::move(met).value();
-  transport.channel = open_shm_channel(neighborhood);
-  if (config.backend != "gloo") {
-    transport.backend = shm::open(neighborhood);
-    return transport;
-  }
-  PluginContext context;
-  context.rank = config.rank;
-  context.size = config.size;
-  context.job = fmt::format("{}/{}", config.job, config.epoch);
-  context.isa = config.isa;
-  context.setup_timeout = milliseconds_of(config.start_timeout);
-  context.publish = publish;
-  context.lookup = lookup;
-  context.ring = [bell = transport.channel->bell()] { bell.ring(); };
-  auto loaded = load_backend("gloo", context);
-  if (!loaded.ok()) return loaded.status();
-  transport.backend = std::move(loaded).value();
-  return transport;
+  return Meeting(config, clock).run();
 }
 
 }  // namespace hora

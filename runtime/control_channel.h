@@ -41,6 +41,10 @@ class ControlChannel {
   /// Descriptors that become readable when a peer dies.
   virtual std::span<const int> watched() const = 0;
 
+  /// Readable while frames from neighbors may wait for receive(), or a neighbor has room again for
+  /// flush(); -1: whoever sends rings the bell.
+  virtual int arrivals() const { return -1; }
+
   /// Which ranks are gone, and why, since the last call. Makes system calls: not for the hot path.
   struct Lost {
     Rank rank = 0;

@@ -22,7 +22,7 @@ int64_t nanoseconds(double seconds) {
   return static_cast<int64_t>(seconds * 1e9);
 }
 
-Options options_of(const Config& config) {
+Options options_of(const Config& config, const Transport& transport) {
   Options options;
   options.bucket_bytes = config.bucket_bytes;
   options.express_bytes = config.express_bytes;
@@ -33,6 +33,9 @@ Options options_of(const Config& config) {
   options.leave_timeout = options.failure_timeout / 2;
   options.stall_after = config.stall_warning > 0 ? nanoseconds(config.stall_warning) : kNever;
   options.stall_abort = nanoseconds(config.stall_abort);
+  if (transport.world.cross_size > 1)
+    for (const Member& member : transport.world.members)
+      options.where.push_back(fmt::format(" (host {})", member.host));
   return options;
 }
 
@@ -49,8 +52,9 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
       watched_(::epoll_create1(EPOLL_CLOEXEC)) {
   const World& world = transport_.world;
   const auto tree = make_tree(transport_.hosts, config.tree_arity);
-  negotiator_ = std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(),
-                                             world.epoch, options_of(config), clock_.now());
+  negotiator_ =
+      std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(), world.epoch,
+                                   options_of(config, transport_), clock_.now());
   const LaneRunner::Context context{negotiator_->cache(),
                                     operations,
                                     *transport_.backend,
@@ -67,6 +71,7 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
     ::epoll_ctl(watched_, EPOLL_CTL_ADD, descriptor, &event);
   };
   watch(transport_.channel->bell().eventfd());
+  if (const int arrivals = transport_.channel->arrivals(); arrivals >= 0) watch(arrivals);
   for (const int descriptor : transport_.channel->watched()) watch(descriptor);
   if (transport_.backend->watched() >= 0) watch(transport_.backend->watched());
   transport_.channel->bell().arm();
@@ -169,7 +174,8 @@ void Driver::take_lost() {
   bool any = false;
   for (int i = 0; i < count; ++i) {
     if (events[i].data.fd == transport_.channel->bell().eventfd() ||
-        events[i].data.fd == transport_.backend->watched())
+        events[i].data.fd == transport_.backend->watched() ||
+        events[i].data.fd == transport_.channel->arrivals())
       continue;
     ::epoll_ctl(watched_, EPOLL_CTL_DEL, events[i].data.fd, nullptr);
     any = true;

@@ -319,6 +319,11 @@ void Negotiator::flush_sends() {
   up_.clear();
 }
 
+std::string Negotiator::where(Rank rank) const {
+  const auto index = static_cast<size_t>(rank);
+  return index < options_.where.size() ? options_.where[index] : std::string();
+}
+
 void Negotiator::watch_neighbors() {
   for (auto& neighbor : neighbors_.all()) {
     if (now_ - neighbor.heard >= options_.failure_timeout)
@@ -365,12 +370,14 @@ void Negotiator::stalls() {
 
 // At the root the log is this rank's own.
 void Negotiator::violated(Rank sender, const std::string& what) {
-  abort({sender < 0 ? at_.me : sender, "protocol: " + what}, -1);
+  const Rank guilty = sender < 0 ? at_.me : sender;
+  abort({guilty, "protocol: " + what + where(guilty)}, -1);
 }
 
 // When a link between two living ranks breaks, each blames the other; who says so is the other end.
 std::string Negotiator::witness(Rank culprit) const {
-  return culprit == at_.me ? "" : " (noticed by rank " + std::to_string(at_.me) + ")";
+  return culprit == at_.me ? where(culprit)
+                           : where(culprit) + " (noticed by rank " + std::to_string(at_.me) + ")";
 }
 
 // Flooded to everybody but `except`, who sent it or is gone.

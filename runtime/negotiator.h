@@ -138,6 +138,7 @@ class Negotiator {
   void flush_sends();
   void stalls();
   void watch_neighbors();
+  std::string where(Rank rank) const;
   void abort(const Abort& why, Rank except);
   void violated(Rank sender, const std::string& what);
   std::string witness(Rank culprit) const;

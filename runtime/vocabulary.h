@@ -63,6 +63,7 @@ struct Options : BucketOptions {
   Time leave_timeout = 5'000'000'000;  ///< from leaving to giving up on the others
   bool heartbeats = true;              ///< ping neighbors and watch for their silence
   size_t cut_bytes = 1 << 20;          ///< a frame that has grown to this is ended and sent
+  std::vector<std::string> where;  ///< by rank, " (host a)" for messages; empty: all on one host
 };
 
 }  // namespace hora

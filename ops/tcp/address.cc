@@ -153,18 +153,19 @@ void Address::set_port(uint16_t port) {
   reinterpret_cast<sockaddr_in*>(&where)->sin_port = htons(port);
 }
 
+std::string Address::host() const {
+  char name[NI_MAXHOST] = "?";
+  if (family() == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six(*this)))
+    ::inet_ntop(AF_INET, six(*this).s6_addr + 12, name, sizeof(name));
+  else
+    ::getnameinfo(get(), bytes, name, sizeof(name), nullptr, 0, NI_NUMERICHOST);
+  return name;
+}
+
 std::string Address::text() const {
-  if (family() == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&six(*this))) {
-    sockaddr_in four{};
-    four.sin_family = AF_INET;
-    four.sin_port = htons(port());
-    std::memcpy(&four.sin_addr, six(*this).s6_addr + 12, sizeof(four.sin_addr));
-    return address_of(reinterpret_cast<const sockaddr*>(&four)).text();
-  }
-  char host[NI_MAXHOST] = "?";
-  ::getnameinfo(get(), bytes, host, sizeof(host), nullptr, 0, NI_NUMERICHOST);
-  return family() == AF_INET6 ? fmt::format("[{}]:{}", host, port())
-                              : fmt::format("{}:{}", host, port());
+  const std::string name = host();
+  return name.find(':') == name.npos ? fmt::format("{}:{}", name, port())
+                                     : fmt::format("[{}]:{}", name, port());
 }
 
 Result<std::vector<Address>> resolve(std::string_view list) {

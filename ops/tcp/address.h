@@ -22,6 +22,7 @@ struct Address {
   int family() const { return where.ss_family; }
   uint16_t port() const;
   void set_port(uint16_t port);
+  std::string host() const;  ///< text() without the port and without brackets
   /// "10.0.0.1:4711", "[fe80::1%eth0]:4711"; what arrived at an IPv6 socket by IPv4 is shown as
   /// IPv4.
   std::string text() const;

@@ -1,0 +1,361 @@
+// Goal: ranks of several hosts are one job: they meet, reduce, and when one dies, stops or hangs up
+// every survivor is told which. Method: forked processes on loopback that are told to be on
+// different hosts, over the real start-up. Whoever must die does so by its own hand.
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "hora/engine.h"
+#include "runtime/store.h"
+#include "tests/support/run_ranks.h"
+
+namespace hora {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+const std::string kSecret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+class Folder {
+ public:
+  Folder() { HORA_CHECK(::mkdtemp(path_) != nullptr, path_); }
+  ~Folder() {
+    ::unlink((path() + "/store").c_str());
+    ::rmdir(path_);
+  }
+  std::string path() const { return path_; }
+
+ private:
+  char path_[32] = "/tmp/hora-test-XXXXXX";
+};
+
+/// `hosts` hosts of `each` ranks.
+struct Job {
+  Job(int hosts, int each) : size(hosts * each) {
+    config.size = size;
+    config.local_size = each;
+    config.cross_size = hosts;
+    config.failure_timeout = 1;
+    config.start_timeout = 20;
+    config.log_level = "off";
+    config.job = "test";
+    config.address = "127.0.0.1";
+  }
+  Folder folder;
+  int size;
+  Config config;
+  bool store_over_tcp = false;
+
+  std::string unix_store() const { return "unix:" + folder.path() + "/store"; }
+
+  Result<std::unique_ptr<Engine>> start(Rank rank) const {
+    Config mine = config;
+    mine.rank = rank;
+    mine.local_rank = rank % config.local_size;
+    mine.cross_rank = rank / config.local_size;
+    mine.store = unix_store();
+    if (store_over_tcp) {
+      auto store = connect_store(mine.store, seconds(20));
+      HORA_TRY(store.status());
+      auto address = store.value()->get("over tcp", seconds(20));
+      HORA_TRY(address.status());
+      mine.store = address.value();
+    }
+    return Engine::start(mine);
+  }
+
+  Result<std::unique_ptr<StoreServer>> serve() const {
+    StoreServer::Network network;
+    network.key = {config.job, kSecret};
+    network.bind = "127.0.0.1";
+    auto server = StoreServer::start(folder.path() + "/store", {}, &network);
+    HORA_TRY(server.status());
+    auto store = connect_store(unix_store(), seconds(20));
+    HORA_TRY(store.status());
+    HORA_TRY(store.value()->set("over tcp", server.value()->network_address()));
+    return server;
+  }
+
+  /// `body` gets what start() gave.
+  std::string run(
+      const std::function<std::string(Result<std::unique_ptr<Engine>>, Rank)>& body) const {
+    return support::run_processes(
+        size,
+        [&](Rank rank) -> std::string {
+          std::unique_ptr<StoreServer> server;
+          if (rank == 0) {
+            auto started = serve();
+            HORA_WANT(started.ok(), started.status().message());
+            server = std::move(started).value();
+          }
+          return body(start(rank), rank);
+        },
+        seconds(60));
+  }
+  std::string run_engines(const std::function<std::string(Engine&, Rank)>& body) const {
+    return run([&](Result<std::unique_ptr<Engine>> engine, Rank rank) -> std::string {
+      HORA_WANT(engine.ok(), engine.status().message());
+      return body(*engine.value(), rank);
+    });
+  }
+};
+
+Request allreduce(const std::string& name, std::vector<float>& values) {
+  Request request;
+  request.name = name;
+  request.reduce = ReduceOp::kSum;
+  request.inputs = {{values.data(), {static_cast<int64_t>(values.size())}, DType::kFloat32, {}}};
+  request.outputs = request.inputs;
+  return request;
+}
+
+std::string reduce_ok(Engine& engine, const std::string& name, size_t count) {
+  std::vector<float> values(count, static_cast<float>(engine.world().rank + 1));
+  HORA_WANT_OK(engine.run(allreduce(name, values)));
+  const int size = engine.world().size();
+  for (const float value : values)
+    HORA_WANT(value == static_cast<float>(size * (size + 1) / 2), std::to_string(value));
+  return "";
+}
+
+std::string some_work(Engine& engine) {
+  for (const size_t count : {size_t{1}, size_t{1'000}, size_t{200'000}})
+    for (int turn = 0; turn < 3; ++turn)
+      HORA_WANT_NOTHING(reduce_ok(engine, "t" + std::to_string(count), count));
+  return "";
+}
+
+/// Works until an operation fails; the error must name `guilty` and its host, in time.
+std::string work_until_lost(Engine& engine, Rank guilty) {
+  const auto begun = std::chrono::steady_clock::now();
+  const std::string name = "lost rank " + std::to_string(guilty) + ": ";
+  const std::string host =
+      "(host " + engine.world().members[static_cast<size_t>(guilty)].host + ")";
+  for (int i = 0; std::chrono::steady_clock::now() - begun < seconds(20); ++i) {
+    std::vector<float> values(static_cast<size_t>(i % 5) * 10'000 + 1, 1);
+    const auto before = std::chrono::steady_clock::now();
+    const Status status = engine.run(allreduce("x" + std::to_string(i % 7), values));
+    if (status.ok()) continue;
+    const auto took = std::chrono::steady_clock::now() - before;
+    HORA_WANT(status.code() == Code::kPeerLost, status.message());
+    HORA_WANT(status.message().starts_with(name), status.message());
+    HORA_WANT(status.message().find(host) != std::string::npos, status.message());
+    HORA_WANT(took < 3 * milliseconds(1'000), "it took too long to notice");
+    return "";
+  }
+  return "nobody noticed that rank " + std::to_string(guilty) + " had gone";
+}
+
+/// Works for a while, so that the others are amidst of something.
+void work(Engine& engine, int rounds) {
+  for (int i = 0; i < rounds; ++i) {
+    std::vector<float> values(static_cast<size_t>(i % 5) * 10'000 + 1, 1);
+    if (!engine.run(allreduce("x" + std::to_string(i % 7), values)).ok()) return;
+  }
+}
+
+/// Closes this process's sending side of every connection between hosts.
+void half_close_everything() {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  for (int fd = 0; fd < std::min<int>(static_cast<int>(limit.rlim_cur), 1024); ++fd) {
+    sockaddr_storage where{};
+    socklen_t bytes = sizeof(where);
+    if (::getpeername(fd, reinterpret_cast<sockaddr*>(&where), &bytes) == 0 &&
+        (where.ss_family == AF_INET || where.ss_family == AF_INET6))
+      ::shutdown(fd, SHUT_WR);
+  }
+}
+
+TEST(Hosts, RanksOfSeveralHostsReduceAndKnowTheirPlaces) {
+  for (const auto& [hosts, each] : {std::pair{2, 2}, {3, 1}, {2, 1}}) {
+    const Job job(hosts, each);
+    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+      const World& world = engine.world();
+      HORA_WANT(world.cross_size == hosts, std::to_string(world.cross_size));
+      HORA_WANT(world.cross_rank == rank / each, std::to_string(world.cross_rank));
+      HORA_WANT(world.local_size == each, std::to_string(world.local_size));
+      HORA_WANT(world.local_rank == rank % each, std::to_string(world.local_rank));
+      HORA_WANT_NOTHING(some_work(engine));
+      HORA_WANT_OK(engine.shutdown());
+      return "";
+    }),
+              "");
+  }
+}
+
+TEST(Hosts, GlooReachesOtherHostsWhereTheyHaveReachedThisOne) {
+  Job job(2, 2);
+  job.config.backend = "gloo";
+  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, TcpServesTheRanksOfOneHostToo) {
+  Job job(1, 3);
+  job.config.backend = "tcp";
+  job.config.address = "";
+  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, ATreeOfHostsIsAsGood) {
+  Job job(5, 1);
+  job.config.tree_arity = 2;
+  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, MeetAtAStoreOverTcpWithTheJobsSecret) {
+  Job job(2, 2);
+  job.store_over_tcp = true;
+  job.config.secret = kSecret;
+  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
+  Job job(2, 1);
+  job.store_over_tcp = true;
+  for (const std::string& secret : {std::string(), std::string(64, 'a')}) {
+    job.config.secret = secret;
+    EXPECT_EQ(job.run([&](Result<std::unique_ptr<Engine>> engine, Rank rank) -> std::string {
+      HORA_WANT(!engine.ok(), "it started");
+      HORA_WANT(engine.status().message().find("HORA_SECRET") != std::string::npos,
+                engine.status().message());
+      // Rank 0 serves the store until the other has seen its error, too.
+      const auto store = connect_store(job.unix_store(), seconds(20));
+      HORA_WANT_OK(store.status());
+      if (rank == 1) HORA_WANT_OK(store.value()->set("seen", ""));
+      HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
+      return "";
+    }),
+              "");
+  }
+}
+
+TEST(Hosts, SharedMemoryDoesNotReachOtherHosts) {
+  Job job(2, 1);
+  job.config.backend = "shm";
+  EXPECT_EQ(job.run([](Result<std::unique_ptr<Engine>> engine, Rank) -> std::string {
+    HORA_WANT(engine.status().code() == Code::kUnavailable, engine.status().message());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, EverySurvivorOfAKillIsToldWhoDiedAndWhere) {
+  for (const Rank guilty : {0, 1, 2, 3}) {  // the root, a rank of its host, a leader, its rank
+    const Job job(2, 2);
+    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+      if (rank != guilty) return work_until_lost(engine, guilty);
+      work(engine, 20);
+      ::raise(SIGKILL);
+      return "";
+    }),
+              "rank " + std::to_string(guilty) + ": died of signal 9\n")
+        << guilty;
+  }
+}
+
+TEST(Hosts, AStoppedRankIsFoundByItsSilence) {
+  for (const Rank guilty : {0, 2, 3}) {
+    const Job job(2, 2);
+    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+      if (rank != guilty) return work_until_lost(engine, guilty);
+      work(engine, 10);
+      const pid_t me = ::getpid();
+      if (const pid_t waker = ::fork(); waker == 0) {  // lets its parent go on much later
+        ::kill(me, SIGSTOP);
+        ::sleep(4);
+        ::kill(me, SIGCONT);
+        ::_exit(0);
+      } else {
+        int status = 0;
+        ::waitpid(waker, &status, 0);
+      }
+      std::vector<float> values(1, 1);
+      const Status after = engine.run(allreduce("x0", values));
+      HORA_WANT(after.code() == Code::kPeerLost, after.message());
+      return "";
+    }),
+              "")
+        << guilty;
+  }
+}
+
+TEST(Hosts, AHalfClosedRankIsNamedByAllOthers) {
+  const Job job(3, 1);
+  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+    if (rank != 1) return work_until_lost(engine, 1);
+    work(engine, 10);
+    half_close_everything();
+    std::vector<float> values(1, 1);
+    Status after;
+    for (int i = 0; i < 1'000 && after.ok(); ++i) after = engine.run(allreduce("x0", values));
+    HORA_WANT(after.code() == Code::kPeerLost, after.message());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, AnIdleJobNoticesADeath) {
+  const Job job(2, 1);
+  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+    HORA_WANT_NOTHING(reduce_ok(engine, "first", 100));
+    if (rank == 1) {
+      ::usleep(200'000);  // the other knows the result, and sleeps
+      ::raise(SIGKILL);
+    }
+    const auto begun = std::chrono::steady_clock::now();
+    while (engine.health().ok() && std::chrono::steady_clock::now() - begun < seconds(3))
+      ::usleep(10'000);
+    HORA_WANT(engine.health().message().starts_with("lost rank 1: "), engine.health().message());
+    return "";
+  }),
+            "rank 1: died of signal 9\n");
+}
+
+TEST(Hosts, AnIdleJobLivesMuchLongerThanTheFailureTimeout) {
+  const Job job(2, 2);
+  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(reduce_ok(engine, "first", 100));
+    ::sleep(3);
+    HORA_WANT_NOTHING(reduce_ok(engine, "second", 100));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+}  // namespace
+}  // namespace hora
