@@ -42,7 +42,7 @@ RemoteHost::RemoteHost(Route route, const Clock& clock)
       silence_(clock, std::chrono::hours(1)) {}
 
 Result<std::unique_ptr<RemoteHost>> RemoteHost::start(const Route& route, const Clock& clock) {
-  std::unique_ptr<RemoteHost> host(new RemoteHost(route, clock));
+  auto host = std::make_unique<RemoteHost>(route, clock);
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return Status(Code::kUnavailable, ::strerrordesc_np(errno));
   const Descriptor their_end(ends[0]);

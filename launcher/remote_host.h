@@ -32,6 +32,8 @@ class RemoteHost {
     std::vector<std::string> environment;  ///< of the remote shell
   };
 
+  /// Not started yet: start() makes one that is.
+  RemoteHost(Route route, const Clock& clock);
   /// Starts the remote shell. Errors: kUnavailable.
   static Result<std::unique_ptr<RemoteHost>> start(const Route& route, const Clock& clock);
 
@@ -59,8 +61,6 @@ class RemoteHost {
   std::vector<std::string> take_remarks();
 
  private:
-  RemoteHost(Route route, const Clock& clock);
-
   bool given_up() const { return !given_up_.empty(); }
   void give_up(std::string reason);
   void read();
