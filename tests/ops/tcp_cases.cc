@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "tests/ops/tcp_pairs.h"
+#include "tests/support/tcp_pairs.h"
 #include "tests/support/backend_fixture.h"
 
 namespace hora::support {

@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 
 #include "ops/tcp/header.h"
-#include "tests/ops/tcp_pairs.h"
+#include "tests/support/tcp_pairs.h"
 #include "tests/support/data.h"
 #include "tests/support/run_ranks.h"
 

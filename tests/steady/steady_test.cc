@@ -1,13 +1,10 @@
 // Goal: once warm, the path of a gradient allocates nothing. Method: this program's operator new
 // counts; ranks are threads, and all of them together must not allocate between two barriers.
 
-#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
-#include <new>
 #include <thread>
 #include <vector>
 
@@ -15,36 +12,7 @@
 
 #include "hora/engine.h"
 #include "runtime/timeline.h"
-
-namespace {
-std::atomic<uint64_t> allocations{0};
-}  // namespace
-
-void* operator new(size_t bytes) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  void* const memory = std::malloc(bytes);
-  if (!memory) std::abort();
-  return memory;
-}
-void* operator new(size_t bytes, std::align_val_t align) {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  const size_t unit = static_cast<size_t>(align);
-  void* const memory = std::aligned_alloc(unit, (bytes + unit - 1) / unit * unit);
-  if (!memory) std::abort();
-  return memory;
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, size_t, std::align_val_t) noexcept {
-  std::free(memory);
-}
+#include "tests/steady/allocations.h"
 
 namespace hora {
 namespace {
@@ -114,11 +82,11 @@ TEST_P(Steady, AllocatesNothingOnceItIsWarm) {
     for (int i = 0; i < kWarm; ++i) step(engine, requests, handles);
     if (GetParam().timeline) EXPECT_TRUE(warm_writer(Timeline::path_of(path, rank)));
     meet.arrive_and_wait();
-    if (rank == 0) before = allocations.load();
+    if (rank == 0) before = allocations();
     meet.arrive_and_wait();
     for (int i = 0; i < kCounted; ++i) step(engine, requests, handles);
     meet.arrive_and_wait();
-    if (rank == 0) after = allocations.load();
+    if (rank == 0) after = allocations();
     meet.arrive_and_wait();
     EXPECT_TRUE(engine.shutdown().ok());
     if (GetParam().timeline) {

@@ -1,4 +1,4 @@
-#include "tests/ops/tcp_pairs.h"
+#include "tests/support/tcp_pairs.h"
 
 #include <fcntl.h>
 
