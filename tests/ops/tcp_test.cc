@@ -20,9 +20,9 @@
 #include <sys/socket.h>
 
 #include "ops/tcp/header.h"
-#include "tests/support/tcp_pairs.h"
 #include "tests/support/data.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/tcp_pairs.h"
 
 namespace hora {
 namespace {
@@ -249,6 +249,32 @@ Status sum_of_changed(const std::function<void(tcp::Header&)>& change) {
 
 TEST(Tcp, TakesTheMessageThatMustCome) {
   EXPECT_EQ(sum_of_changed([](tcp::Header&) {}), Status());
+}
+
+TEST(Tcp, TakesAMessageByteByByte) {
+  TcpPairs pairs(2, 1);
+  tcp::Options options = support::tcp_options(0);
+  options.streams = 1;
+  Member member(tcp::open(pairs.dial(0), options), 2);
+  const Descriptor end = pairs.end(1, 0, 0);
+  const tcp::Header header{.epoch = 1, .tag = kTag, .channel = 0, .index = 0, .bytes = 16};
+  const float theirs[] = {1, 2, 3, 4};
+  char bytes[tcp::kHeaderBytes + sizeof(theirs)];
+  std::memcpy(bytes, &header, tcp::kHeaderBytes);
+  std::memcpy(bytes + tcp::kHeaderBytes, theirs, sizeof(theirs));
+  std::vector<float> mine = {10, 20, 30, 40};
+  const Segment segment{reinterpret_cast<std::byte*>(mine.data()), mine.size()};
+  member.lane().start(member.world().allreduce(member.lane(), kTag, {&segment, 1},
+                                               {DType::kFloat32, ReduceOp::kSum}));
+  for (const char& byte : bytes) {
+    for (int turn = 0; turn < 10; ++turn) member.lane().progress();
+    ASSERT_FALSE(member.lane().idle());
+    ASSERT_EQ(::send(end.get(), &byte, 1, 0), 1);
+  }
+  Lane* const lanes[] = {&member.lane()};
+  support::drive(lanes);
+  EXPECT_EQ(member.lane().outcome(), Status());
+  EXPECT_EQ(mine, (std::vector<float>{11, 22, 33, 44}));
 }
 
 TEST(Tcp, RefusesEveryOtherMessageAndNamesBothRanksAndBothOperations) {
