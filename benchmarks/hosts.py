@@ -63,7 +63,7 @@ def contestants(scenario: Scenario, links: Links, folder: Path, limits: list[str
     horarun = shutil.which("horarun")
     assert horarun, "no horarun in PATH"
     hosts = ",".join(f"{address}:{scenario.ranks}" for address in links.addresses)
-    launch = [horarun, "--rsh", links.rsh(folder), "-H", hosts]
+    launch = links.argv(0, horarun, "--rsh", links.rsh(folder), "-H", hosts)
     script = [sys.executable, str(HERE / "peers" / "framework_allreduce.py"), "hora", *limits]
     yield Contestant("hora", [*launch, *script])
     if scenario.ranks > 1:

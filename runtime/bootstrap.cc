@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include "ops/hierarchical/hierarchical.h"
 #include "ops/kernels/reduce.h"
 #include "ops/local/local.h"
 #include "ops/plugin.h"
@@ -237,8 +238,14 @@ class Meeting {
   Status open_backend() {
     const std::string_view fastest = hosts_ == 1 ? "shm" : "tcp";
     const std::string_view wanted = config_.backend == "auto" ? fastest : config_.backend;
-    if (wanted == "gloo") return open_gloo();
-    transport_.backend = wanted == "tcp" ? open_tcp() : shm::open(neighborhood_);
+    if (wanted == "gloo")
+      HORA_TRY(open_gloo());
+    else
+      transport_.backend = wanted == "tcp" ? open_tcp() : shm::open(neighborhood_);
+    const bool in_layers = hosts_ > 1 && hosts_ < config_.size && config_.hierarchical != 0;
+    if (in_layers)
+      transport_.backend = hierarchical::open(
+          shm::open(neighborhood_), std::move(transport_.backend), transport_.hosts, config_.rank);
     return {};
   }
 

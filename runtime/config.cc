@@ -98,6 +98,12 @@ constexpr Row kTable[] = {
       "1: what travels between hosts is encrypted. Does not exist yet: 1 is refused.", ""},
      Kind::kAgreed,
      &Config::tls},
+    {{"HORA_HIERARCHICAL", "integer", "1", "0 to 1",
+      "1: where hosts have several ranks, a sum is made inside each host first, so that a byte "
+      "crosses once for the host. 0: every rank with every other.",
+      "HOROVOD_HIERARCHICAL_ALLREDUCE"},
+     Kind::kAgreed,
+     &Config::hierarchical},
     {{"HORA_TREE_ARITY", "integer", "8", "2 to 64",
       "How many hosts report to one in the control tree.", ""},
      Kind::kAgreed,

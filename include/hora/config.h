@@ -28,6 +28,7 @@ struct Config {
   int tcp_streams = 0;            ///< connections for each peer and lane
   uint64_t tcp_buffer_bytes = 0;  ///< of each connection and direction
   int tls = 0;                    ///< 1: encrypted between hosts
+  int hierarchical = 0;           ///< 1: allreduce inside hosts and between them, in turn
   int tree_arity = 0;             ///< children of a host in the control tree
 
   std::string backend;      ///< auto, shm, tcp, gloo

@@ -22,9 +22,10 @@ class HierarchicalBackend final : public Backend {
       : inside_(std::move(inside)),
         across_(std::move(across)),
         hosts_(std::move(hosts)),
-        rank_(rank) {}
+        rank_(rank),
+        name_(std::string(inside_->name()) + "+" + std::string(across_->name())) {}
 
-  std::string_view name() const override { return "hierarchical"; }
+  std::string_view name() const override { return name_; }
 
   Result<std::unique_ptr<Communicator>> communicator(SetId set, std::span<const Rank> ranks,
                                                      int lane) override {
@@ -62,6 +63,7 @@ class HierarchicalBackend final : public Backend {
   const std::unique_ptr<Backend> inside_, across_;
   const std::vector<int> hosts_;
   const Rank rank_;
+  const std::string name_;
 };
 
 }  // namespace
