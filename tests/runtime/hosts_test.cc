@@ -255,8 +255,10 @@ TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
       // Rank 0 serves the store until the other has seen its error, too.
       const auto store = connect_store(job.unix_store(), seconds(20));
       HORA_WANT_OK(store.status());
-      if (rank == 1) HORA_WANT_OK(store.value()->set("seen", ""));
-      HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
+      if (rank == 0)
+        HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
+      else
+        (void)store.value()->set("seen", "");  // the answer may come too late
       return "";
     }),
               "");
