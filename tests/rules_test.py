@@ -37,7 +37,7 @@ LAYERS = {
     "launcher": (
         *("include", "ops/cost_model.h", "ops/descriptor.h"),
         *(f"runtime/{name}.h" for name in ("store", "config", "clock", "log")),
-        *(f"runtime/{name}.h" for name in ("descriptor", "quantity")),
+        "runtime/quantity.h",
     ),
     "examples": ("include",),
 }
