@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -29,6 +30,7 @@
 #include "launcher/agent_wire.h"
 #include "launcher/cores.h"
 #include "launcher/guard.h"
+#include "launcher/host_probe.h"
 #include "launcher/program.h"
 #include "launcher/spawn.h"
 #include "ops/descriptor.h"
@@ -176,6 +178,21 @@ class Agent {
         ::kill(-ranks_[kill->rank].pid, static_cast<int>(kill->signal));
     } else if (std::holds_alternative<Finish>(message)) {
       over_ = true;
+    } else {
+      answer_doctor(message);
+    }
+  }
+
+  void answer_doctor(const Message& message) {
+    if (const auto* const inspect = std::get_if<Inspect>(&message)) {
+      auto probe = HostProbe::open({inspect->job, inspect->secret});
+      if (!probe.ok()) return refuse(probe.status());
+      probe_ = std::move(probe).value();
+      send(Inspected{probe_->address(), static_cast<uint32_t>(allowed_cores())});
+    } else if (const auto* const reach = std::get_if<Reach>(&message); reach && probe_) {
+      send(probe_->reach(*reach, clock_));
+    } else if (std::holds_alternative<AskTime>(message)) {
+      send(Time{static_cast<uint64_t>(unix_time())});
     }
   }
 
@@ -318,6 +335,7 @@ class Agent {
   Task task_;
   std::vector<std::string> programs_;
   std::deque<RankProcess> ranks_;
+  std::unique_ptr<HostProbe> probe_;
   bool over_ = false;
   bool gone_ = false;  // nobody reads what we send
   bool failed_ = false, collects_records_ = false;

@@ -43,6 +43,26 @@ template <class F>
 void fields(Kill& m, F&& f) {
   f(m.rank), f(m.signal);
 }
+template <class F>
+void fields(Inspect& m, F&& f) {
+  f(m.job), f(m.secret);
+}
+template <class F>
+void fields(Inspected& m, F&& f) {
+  f(m.store), f(m.cores);
+}
+template <class F>
+void fields(Time& m, F&& f) {
+  f(m.unix_nanoseconds);
+}
+template <class F>
+void fields(Reach& m, F&& f) {
+  f(m.to), f(m.store);
+}
+template <class F>
+void fields(Reached& m, F&& f) {
+  f(m.to), f(m.failure), f(m.round_trip_ns), f(m.bytes_per_second);
+}
 template <class M, class F>
   requires std::is_empty_v<M>
 void fields(M&, F&&) {}
@@ -52,6 +72,10 @@ class Writer {
   void operator()(uint8_t value) { bytes.push_back(static_cast<char>(value)); }
   void operator()(uint32_t value) {
     for (int i = 0; i < 4; ++i) (*this)(static_cast<uint8_t>(value >> (8 * i)));
+  }
+  void operator()(uint64_t value) {
+    (*this)(static_cast<uint32_t>(value));
+    (*this)(static_cast<uint32_t>(value >> 32));
   }
   void operator()(const std::string& text) {
     (*this)(static_cast<uint32_t>(text.size()));
@@ -83,6 +107,12 @@ class Reader {
       (*this)(byte);
       value |= static_cast<uint32_t>(byte) << (8 * i);
     }
+  }
+  void operator()(uint64_t& value) {
+    uint32_t low = 0, high = 0;
+    (*this)(low);
+    (*this)(high);
+    value = low | static_cast<uint64_t>(high) << 32;
   }
   void operator()(std::string& text) {
     uint32_t length = 0;

@@ -66,8 +66,30 @@ struct Kill {
 struct Finish {};
 struct Alive {};
 
-using Message =
-    std::variant<Hello, Task, Ready, Refused, Go, Output, Ended, Record, Kill, Finish, Alive>;
+// Instead of a Task, `hora doctor --hosts` sends Inspect, then AskTime and Reach.
+struct Inspect {
+  std::string job, secret;  ///< of a store to be opened for others to reach
+};
+struct Inspected {
+  std::string store;  ///< where: "tcp://..."
+  uint32_t cores = 0;
+};
+struct AskTime {};
+struct Time {
+  uint64_t unix_nanoseconds = 0;
+};
+struct Reach {
+  uint32_t to = 0;  ///< comes back
+  std::string store;
+};
+struct Reached {
+  uint32_t to = 0;
+  std::string failure;  ///< empty: none
+  uint64_t round_trip_ns = 0, bytes_per_second = 0;
+};
+
+using Message = std::variant<Hello, Task, Ready, Refused, Go, Output, Ended, Record, Kill, Finish,
+                             Alive, Inspect, Inspected, AskTime, Time, Reach, Reached>;
 
 std::string encode(const Message& message);
 

@@ -52,7 +52,8 @@ std::string HostOptions::check(const CLI::App& app, RunOptions& options) const {
   if (!hosts.ok())
     return (app.count("--hosts") > 0 ? "--hosts: " : "") + std::string(hosts.status().message());
   options.hosts = std::move(hosts).value();
-  if (app.count("--np") > 0) return {};
+  const CLI::Option* const ranks = app.get_option_no_throw("--np");  // the doctor has none
+  if (ranks != nullptr && ranks->count() > 0) return {};
   options.ranks = 0;
   for (const Host& host : options.hosts) options.ranks += host.slots;
   return {};

@@ -9,6 +9,7 @@
 #include "hora/config.h"
 #include "launcher/agent.h"
 #include "launcher/doctor.h"
+#include "launcher/doctor_hosts.h"
 #include "launcher/explain.h"
 #include "launcher/plan.h"
 #include "launcher/run.h"
@@ -63,11 +64,13 @@ int hora_main(std::vector<std::string> arguments) {
       "explain", "Tell from flight records which rank did not do what (HORA_FLIGHT_DIR)");
   explanation->add_option("DIR", directory, "Where the ranks' records are")->required();
   CLI::App* const doctor =
-      app.add_subcommand("doctor", "Say what this machine can do, and why not");
+      app.add_subcommand("doctor", "Say what this machine can do, and why not; --hosts: others");
   app.add_subcommand("timeline", "Merge and summarize timelines");
   app.add_subcommand("plan", "Predict how long an allreduce takes, and which way it goes");
   if (!arguments.empty() && arguments[0] == "timeline")
     return timeline_main({arguments.begin() + 1, arguments.end()});
+  if (arguments.size() > 1 && arguments[0] == "doctor")
+    return doctor_main({arguments.begin() + 1, arguments.end()});
   if (!arguments.empty() && arguments[0] == "plan")
     return plan_main({arguments.begin() + 1, arguments.end()});
   // Its arguments are another program's, which this parser must not look at.

@@ -21,7 +21,13 @@ std::vector<Message> one_of_each() {
           Record{"rank.0.json", std::string("\0\1", 2)},
           Kill{2, 15},
           Finish{},
-          Alive{}};
+          Alive{},
+          Inspect{"job", "secret"},
+          Inspected{"tcp://10.0.0.1:1", 8},
+          AskTime{},
+          Time{uint64_t{1} << 60},
+          Reach{2, "tcp://10.0.0.1:1"},
+          Reached{2, "no", 1, 2}};
 }
 
 TEST(AgentWire, MessagesComeOutAsTheyWentInHoweverTheyAreCut) {

@@ -7,6 +7,7 @@ environment as a remote login has. `tests/python/test_namespaces_*.py` has hosts
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -227,3 +228,27 @@ def test_mistakes_are_told_before_anything_starts(rsh):
         assert job.returncode == 2, words
         assert text in job.stderr
     assert not (rsh.parent / "connections").exists()
+
+
+def doctor(rsh, *words):
+    command = [pathlib.Path(HORARUN).with_name("hora"), "doctor", "--rsh", str(rsh), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+
+
+def test_the_doctor_sees_that_all_hosts_reach_each_other(rsh):
+    visit = doctor(rsh, "--hosts", "a,b")
+    assert visit.returncode == 0, visit.stdout
+    for host in ("a", "b"):
+        clock = rf"^{host} +hora [\d.]+, \d+ cores, clock [-+][\d.]+ ms "
+        assert re.search(clock, visit.stdout, re.MULTILINE), visit.stdout
+    for pair in ("this machine, a", "this machine, b", "a, this machine", "a, b", "b, a"):
+        speed = rf"^{pair}: [\d.]+ ms, [\d.]+ Gbit/s$"
+        assert re.search(speed, visit.stdout, re.MULTILINE), visit.stdout
+
+
+def test_the_doctor_names_the_host_that_fails_and_looks_at_the_others(rsh):
+    visit = doctor(rsh, "--start-timeout", "2", "--hosts", "bad,silent,a")
+    assert visit.returncode == 1
+    assert re.search("^bad +FAILED: .*Could not resolve", visit.stdout, re.MULTILINE)
+    assert re.search("^silent +FAILED: no answer within 2 s$", visit.stdout, re.MULTILINE)
+    assert re.search("^this machine, a: [\\d.]+ ms", visit.stdout, re.MULTILINE)
