@@ -250,7 +250,7 @@ PLANS = [
     Plan("install", install, 300, quick=True),
     Plan("python", python, 600, needs="install", quick=True),
     Plan("rules", rules, 60, quick=True),
-    Plan("namespaces", namespaces, 120, needs="install"),
+    Plan("namespaces", namespaces, 240, needs="install"),
     Plan("frameworks", frameworks, 180, needs="install"),
 ]
 
