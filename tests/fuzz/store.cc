@@ -11,7 +11,7 @@
 
 #include <sys/socket.h>
 
-#include "runtime/descriptor.h"
+#include "ops/descriptor.h"
 #include "runtime/store_wire.h"
 #include "tests/fuzz/fuzz.h"
 
