@@ -168,9 +168,9 @@ class Meeting {
   }
 
   ~Meeting() {
-    while (listener_) {
+    while (listener_.valid()) {
       const Descriptor late(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-      if (!late) break;
+      if (!late.valid()) break;
       discard(late.get());
     }
     for (const Talk& talk : talks_)
@@ -203,7 +203,8 @@ class Meeting {
     name_ = random_name();
     sockaddr_un address;
     const socklen_t bytes = address_of(name_, address);
-    if (!listener_ || ::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
+    if (!listener_.valid() ||
+        ::bind(listener_.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0 ||
         ::listen(listener_.get(), 4096) != 0)
       return failed(Code::kUnavailable, "listen on a unix socket", errno);
     return {};
@@ -225,7 +226,8 @@ class Meeting {
     ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     sockaddr_un address;
     const socklen_t bytes = address_of(name.value(), address);
-    if (!socket || ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0)
+    if (!socket.valid() ||
+        ::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), bytes) != 0)
       return failed(Code::kUnavailable, "reach rank " + std::to_string(rank), errno);
     if (credentials_of(socket.get()).uid != ::geteuid())
       return {Code::kUnavailable, "shm: rank " + std::to_string(rank) + " is of another user"};
@@ -343,7 +345,7 @@ class Meeting {
 
   void accept() {
     Descriptor socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    if (!socket || credentials_of(socket.get()).uid != ::geteuid()) return;
+    if (!socket.valid() || credentials_of(socket.get()).uid != ::geteuid()) return;
     if (talks_.size() > peers_.size() + kStrangers) return;
     talks_.push_back({std::move(socket), Stage::kHello, 0});
   }

@@ -11,10 +11,6 @@
 
 namespace hora::shm {
 
-void Descriptor::close() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-}
-
 Status failed(Code code, const std::string& what, int error) {
   return {code, "shm: " + what + ": " + std::generic_category().message(error)};
 }
@@ -42,7 +38,7 @@ Mapping::~Mapping() {
 
 Result<Descriptor> make_memory(const char* name) {
   Descriptor memory(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  if (!memory) return failed(Code::kOutOfMemory, "create a memory file", errno);
+  if (!memory.valid()) return failed(Code::kOutOfMemory, "create a memory file", errno);
   if (::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) != 0)
     return failed(Code::kUnavailable, "seal a memory file", errno);
   return memory;

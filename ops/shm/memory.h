@@ -6,28 +6,9 @@
 #include <utility>
 
 #include "hora/status.h"
+#include "ops/descriptor.h"
 
 namespace hora::shm {
-
-/// Owns a file descriptor.
-class Descriptor {
- public:
-  Descriptor() = default;
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor& operator=(Descriptor&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~Descriptor() { close(); }
-
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-  void close();  ///< async-signal-safe
-
- private:
-  int fd_ = -1;
-};
 
 /// A range of addresses that shows a memory file. It may be longer than the file; only what the
 /// owner has reserved may be touched. A forked child does not have it.

@@ -49,7 +49,7 @@ Result<Belongings> make_belongings(const Neighborhood::Options& options) {
   if (!window.ok()) return window.status();
   mine.window = window.value();
   mine.eventfd = Descriptor(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!mine.eventfd) return failed(Code::kUnavailable, "make an eventfd", errno);
+  if (!mine.eventfd.valid()) return failed(Code::kUnavailable, "make an eventfd", errno);
   const Window view(mine.window->data(), ranks, options.lanes);
   for (int i = 0; i < links; ++i) {
     const Rank to = options.links[static_cast<size_t>(i)];
@@ -81,7 +81,7 @@ Result<std::shared_ptr<Neighborhood>> Neighborhood::meet(const Options& options,
                               options.timeout};
   Result<std::vector<Peer>> peers = meet_all(invitation, mine.value(), publish, lookup);
   if (!peers.ok()) return peers.status();
-  mine.value().window_memory.close();
+  mine.value().window_memory.reset();
   return std::make_shared<Neighborhood>(options, std::move(mine).value(), std::move(arena).value(),
                                         std::move(peers).value());
 }
@@ -168,8 +168,8 @@ Result<bool> Neighborhood::receive(const Visit& visit) {
 std::vector<Neighborhood::Watch> Neighborhood::watches() const {
   std::vector<Watch> watches;
   for (const Peer& peer : peers_) {
-    if (peer.process) watches.push_back({peer.process.get(), peer.rank});
-    if (peer.socket) watches.push_back({peer.socket.get(), peer.rank});
+    if (peer.process.valid()) watches.push_back({peer.process.get(), peer.rank});
+    if (peer.socket.valid()) watches.push_back({peer.socket.get(), peer.rank});
   }
   return watches;
 }
@@ -178,22 +178,23 @@ std::string Neighborhood::died(int fd) const {
   for (const Peer& peer : peers_) {
     if (fd != peer.process.get() && fd != peer.socket.get()) continue;
     // The socket may tell first: the process closes it on its way out.
-    if (peer.process && readable(peer.process.get())) return obituary(peer.process, peer.pid);
+    if (peer.process.valid() && readable(peer.process.get()))
+      return obituary(peer.process, peer.pid);
     return "process " + std::to_string(peer.pid) + " hung up";
   }
   return "unknown descriptor " + std::to_string(fd);
 }
 
 void Neighborhood::forget_in_child() {
-  mine_.window_memory.close();
-  mine_.eventfd.close();
-  arena_->memory().close();
+  mine_.window_memory.reset();
+  mine_.eventfd.reset();
+  arena_->memory().reset();
   mine_.window->forget();
   mine_.arena->forget();
   for (Peer& peer : peers_) {
-    peer.socket.close();
-    peer.process.close();
-    peer.eventfd.close();
+    peer.socket.reset();
+    peer.process.reset();
+    peer.eventfd.reset();
     if (peer.window) peer.window->forget();
     if (peer.arena) peer.arena->forget();
   }

@@ -63,7 +63,7 @@ std::unique_ptr<Backend> open(std::shared_ptr<Neighborhood> neighborhood) {
 
 bool available() {
   const Descriptor self(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
-  return self && make_memory("hora-probe").ok();
+  return self.valid() && make_memory("hora-probe").ok();
 }
 
 }  // namespace hora::shm
