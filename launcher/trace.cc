@@ -19,13 +19,24 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kFirstLane = 1, kWaits = 90, kRanges = 91, kFirstTensor = 100;
 
+// Times that no run has are as good as not told, so that sums and differences of them fit.
+constexpr double kLongest = 0x1p53;                  // ns from a trace's base: 104 days
+constexpr uint64_t kLatestBase = uint64_t{1} << 58;  // ns of a clock that began with the machine
+constexpr uint64_t kLatestUnix = uint64_t{1} << 61;  // ns: the year 2043
+
 int64_t nanoseconds(const Json& object, const char* key) {
   const auto found = object.find(key);
   if (found == object.end() || !found->is_number()) return 0;
-  return std::llround(found->get<double>() * 1e3);
+  const double value = found->get<double>() * 1e3;
+  return std::abs(value) < kLongest ? std::llround(value) : 0;
 }
 uint64_t number(const Json& object, const char* key) {
   return number_in<uint64_t>(object, key);
+}
+
+int64_t time_before(uint64_t end, const Json& object, const char* key) {
+  const uint64_t time = number(object, key);
+  return time < end ? static_cast<int64_t>(time) : 0;
 }
 
 class Reader {
@@ -61,8 +72,8 @@ class Reader {
       trace_.size = static_cast<int>(number(args, "size"));
       trace_.host = text_in(args, "host");
       trace_.backend = text_in(args, "backend");
-      trace_.base = static_cast<int64_t>(number(args, "base_ns"));
-      trace_.unix_ns = static_cast<int64_t>(number(args, "unix_ns"));
+      trace_.base = time_before(kLatestBase, args, "base_ns");
+      trace_.unix_ns = time_before(kLatestUnix, args, "unix_ns");
     }
     if (name == "hora_full") trace_.full = true;
     const uint64_t track = number(event, "tid");
