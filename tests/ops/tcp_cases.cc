@@ -3,8 +3,8 @@
 
 #include <memory>
 
-#include "tests/support/tcp_pairs.h"
 #include "tests/support/backend_fixture.h"
+#include "tests/support/tcp_pairs.h"
 
 namespace hora::support {
 namespace {
