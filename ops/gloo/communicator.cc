@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ops/cursor.h"
 #include "ops/gloo/collectives.h"
 
 namespace hora::gloo {
@@ -10,12 +11,6 @@ namespace {
 
 constexpr size_t kScratch = 0;  // the lane's slot: an operation needs one
 constexpr unsigned kLooksPerWatch = 16;
-
-size_t total(std::span<const Segment> segments) {
-  size_t count = 0;
-  for (const Segment& segment : segments) count += segment.count;
-  return count;
-}
 
 void pack(std::span<const Segment> segments, size_t width, std::byte* to) {
   for (const Segment& segment : segments) {
@@ -75,7 +70,7 @@ Ticket GlooCommunicator::run(Lane& lane, size_t scratch_bytes, Work work) {
 
 Ticket GlooCommunicator::allreduce(Lane& lane, uint64_t, std::span<const Segment> segments,
                                    const Reduction& reduction) {
-  const size_t count = total(segments), width = bytes_of(reduction.dtype);
+  const size_t count = count_in(segments), width = bytes_of(reduction.dtype);
   const size_t needed = allreduce_scratch(size(), count, reduction.dtype);
   const size_t packed = segments.size() == 1 ? 0 : count * width;
   return run(lane, packed_offset(needed) + packed,
@@ -117,7 +112,7 @@ Ticket GlooCommunicator::alltoall(Lane& lane, uint64_t, const std::byte* input,
 
 Ticket GlooCommunicator::broadcast(Lane& lane, uint64_t, std::span<const Segment> segments,
                                    int root) {
-  const size_t bytes = total(segments);
+  const size_t bytes = count_in(segments);
   return run(lane, segments.size() == 1 ? 0 : bytes,
              [=, this](uint64_t slot, std::span<std::byte> scratch) -> Status {
                if (segments.size() == 1)

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 #include <utility>
 
 #include "ops/tcp/run.h"
@@ -24,10 +23,6 @@ size_t piece_of(size_t bytes) {
 
 void copy(std::byte* to, const std::byte* from, size_t bytes) {
   if (bytes > 0 && to != from) std::memcpy(to, from, bytes);
-}
-
-size_t sum_of(std::span<const size_t> amounts) {
-  return std::accumulate(amounts.begin(), amounts.end(), size_t{0});
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 #include "ops/kernels/reduce.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "ops/cursor.h"
 #include "ops/tcp/communicator.h"
 #include "ops/tcp/run.h"
 
@@ -48,10 +48,6 @@ Range range_of(size_t bytes, size_t member, size_t members) {
 size_t chunk_of(size_t bytes, size_t members) {
   const size_t room = kArrivedBytes / kAhead / members;
   return std::max(kSmallestChunk, rounded(std::min({kLargestChunk, bytes / kAhead, room})));
-}
-
-size_t sum_of(std::span<const size_t> amounts) {
-  return std::accumulate(amounts.begin(), amounts.end(), size_t{0});
 }
 
 }  // namespace
@@ -172,9 +168,7 @@ void TcpCommunicator::reduce_piece(const Reduction& reduction, std::byte* own, s
 
 Ticket TcpCommunicator::allreduce(Lane& lane, uint64_t tag, std::span<const Segment> segments,
                                   const Reduction& reduction) {
-  size_t count = 0;
-  for (const Segment& segment : segments) count += segment.count;
-  const size_t bytes = count * bytes_of(reduction.dtype), peers = members() - 1;
+  const size_t bytes = count_in(segments) * bytes_of(reduction.dtype), peers = members() - 1;
   const size_t extra = members() > 2 ? bytes * peers * (members() - 2) / members() : 0;
   if (bytes * peers <= (near_ ? kEveryoneBytesNear : kEveryoneBytes) &&
       extra <= (near_ ? kExtraBytesNear : kExtraBytes))

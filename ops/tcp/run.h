@@ -1,5 +1,7 @@
 #pragma once
 
+#include <numeric>
+#include <span>
 #include <utility>
 
 #include "ops/tcp/communicator.h"
@@ -7,6 +9,10 @@
 namespace hora::tcp {
 
 constexpr uint64_t kPauseBytes = 1 << 20;  ///< moved between two looks at other work
+
+inline size_t sum_of(std::span<const size_t> amounts) {
+  return std::accumulate(amounts.begin(), amounts.end(), size_t{0});
+}
 
 /// An operation that ends before its time, for whatever reason, leaves the connections useless.
 class Completion {

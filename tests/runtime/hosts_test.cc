@@ -19,6 +19,7 @@
 
 #include "hora/engine.h"
 #include "runtime/store.h"
+#include "tests/support/engine_work.h"
 #include "tests/support/run_ranks.h"
 
 namespace hora {
@@ -26,6 +27,8 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using support::allreduce;
+using support::reduce_ok;
 
 const std::string kSecret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
@@ -112,24 +115,6 @@ struct Job {
     });
   }
 };
-
-Request allreduce(const std::string& name, std::vector<float>& values) {
-  Request request;
-  request.name = name;
-  request.reduce = ReduceOp::kSum;
-  request.inputs = {{values.data(), {static_cast<int64_t>(values.size())}, DType::kFloat32, {}}};
-  request.outputs = request.inputs;
-  return request;
-}
-
-std::string reduce_ok(Engine& engine, const std::string& name, size_t count) {
-  std::vector<float> values(count, static_cast<float>(engine.world().rank + 1));
-  HORA_WANT_OK(engine.run(allreduce(name, values)));
-  const int size = engine.world().size();
-  for (const float value : values)
-    HORA_WANT(value == static_cast<float>(size * (size + 1) / 2), std::to_string(value));
-  return "";
-}
 
 std::string some_work(Engine& engine) {
   for (const size_t count : {size_t{1}, size_t{1'000}, size_t{200'000}})

@@ -24,12 +24,15 @@
 
 #include "hora/engine.h"
 #include "runtime/store.h"
+#include "tests/support/engine_work.h"
 #include "tests/support/run_ranks.h"
 
 namespace hora {
 namespace {
 
 using std::chrono::seconds;
+using support::allreduce;
+using support::reduce_ok;
 using support::run_processes;
 
 /// A private folder for one test's store socket.
@@ -85,24 +88,6 @@ struct Job {
     return Engine::start(mine);
   }
 };
-
-Request allreduce(const std::string& name, std::vector<float>& values) {
-  Request request;
-  request.name = name;
-  request.reduce = ReduceOp::kSum;
-  request.inputs = {{values.data(), {static_cast<int64_t>(values.size())}, DType::kFloat32, {}}};
-  request.outputs = request.inputs;
-  return request;
-}
-
-std::string reduce_ok(Engine& engine, const std::string& name, size_t count) {
-  std::vector<float> values(count, static_cast<float>(engine.world().rank + 1));
-  HORA_WANT_OK(engine.run(allreduce(name, values)));
-  const int size = engine.world().size();
-  for (const float value : values)
-    HORA_WANT(value == static_cast<float>(size * (size + 1) / 2), std::to_string(value));
-  return "";
-}
 
 /// Works until an operation fails, and checks that the error names `guilty`.
 std::string work_until_lost(Engine& engine, int guilty) {

@@ -15,12 +15,14 @@
 
 #include "hora/engine.h"
 #include "runtime/name_table.h"
+#include "tests/support/engine_work.h"
 
 namespace hora {
 namespace {
 
 using Json = nlohmann::json;
 using Kind = Moment::Kind;
+using support::allreduce;
 
 std::string text_of(const std::string& path) {
   std::ostringstream text;
@@ -190,15 +192,6 @@ TEST(Timeline, KeepsTheFilesOfEarlierEpochs) {
   EXPECT_EQ(Timeline::path_in_epoch("a/t.json", 1), "a/t.json");
   EXPECT_EQ(Timeline::path_in_epoch("a/t.json", 2), "a/t.epoch2.json");
   EXPECT_EQ(Timeline::path_of(Timeline::path_in_epoch("a/t.json", 2), 1), "a/t.epoch2.1.json");
-}
-
-Request allreduce(const std::string& name, std::vector<float>& values) {
-  Request request;
-  request.name = name;
-  request.reduce = ReduceOp::kSum;
-  request.inputs = {{values.data(), {static_cast<int64_t>(values.size())}, DType::kFloat32, {}}};
-  request.outputs = request.inputs;
-  return request;
 }
 
 /// Both ranks reduce `count` tensors, named after `prefix`.
