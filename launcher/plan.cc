@@ -11,11 +11,6 @@
 namespace hora {
 namespace {
 
-// What machines with two to sixteen cores have been seen to do: shared memory, and the system calls
-// and interrupts of a message. The link's own delay comes on top.
-constexpr double kInsideLatency = 3e-6, kInsideBandwidth = 6e9;
-constexpr double kMessageOverhead = 5e-6, kWireLatency = 25e-6;
-
 std::string time_of(double seconds) {
   if (seconds < 1e-3) return fmt::format("{:.1f} us", seconds * 1e6);
   return seconds < 1 ? fmt::format("{:.1f} ms", seconds * 1e3) : fmt::format("{:.2f} s", seconds);
@@ -46,7 +41,7 @@ Result<LinkCost> parse_link(const std::string& text) {
                   fmt::format("\"{}\" is no link: give its rate and one-way delay, as in 1gbit, "
                               "10gbit,50us or 100mbit,20ms",
                               text));
-  return LinkCost{kWireLatency + *delay, kMessageOverhead, *rate};
+  return LinkCost{kUsualAcross.latency + *delay, kUsualAcross.overhead, *rate};
 }
 
 std::string plan_page(const Topology& topology, size_t most) {
@@ -97,7 +92,7 @@ int plan_main(std::vector<std::string> arguments) {
                            : across.status().message());
     return 2;
   }
-  topology.inside = {kInsideLatency, 0, kInsideBandwidth};
+  topology.inside = kUsualInside;
   topology.across = across.value();
   fmt::print("{}", plan_page(topology, *bytes));
   return 0;

@@ -10,6 +10,7 @@
 #include "hora/request.h"
 #include "hora/status.h"
 #include "ops/backend.h"
+#include "ops/cost_model.h"
 #include "ops/descriptor.h"
 
 /// The backend between hosts: our own collectives over TCP.
@@ -23,7 +24,8 @@ struct Options {
   /// Connections for each pair of ranks on different hosts and lane; equal on all ranks. Ranks of
   /// one host have one: there a second only takes room in the caches.
   int streams = 4;
-  std::vector<int> hosts = {};  ///< of each rank, equal on all; empty: all different
+  std::vector<int> hosts = {};   ///< of each rank, equal on all; empty: all different
+  LinkCost link = kUsualAcross;  ///< the slowest between two hosts; equal on all ranks
   /// How long a peer may move nothing in the middle of an operation. The engine's own liveness is
   /// quicker; this bounds what it cannot see.
   std::chrono::nanoseconds operation_timeout = std::chrono::seconds(60);
