@@ -14,6 +14,7 @@
 #include "ops/descriptor.h"
 #include "ops/tcp/address.h"
 #include "ops/tcp/handshake.h"
+#include "ops/tcp/socket.h"
 #include "runtime/clock.h"
 #include "runtime/store_wire.h"
 
@@ -37,7 +38,7 @@ class SocketStore : public Store {
 
   Status connect_before(const Deadline& deadline) {
     HORA_TRY(find());
-    Result<Descriptor> connection = open(deadline);
+    Result<tcp::Socket> connection = open(deadline);
     HORA_TRY(connection.status());
     keep(std::move(connection).value());
     return {};
@@ -88,12 +89,12 @@ class SocketStore : public Store {
     return {};
   }
 
-  Result<Descriptor> open(const Deadline& deadline) {
+  Result<tcp::Socket> open(const Deadline& deadline) {
     return over_tcp() ? open_tcp(deadline) : open_unix(deadline);
   }
 
   /// Tries all places in turn, first with little patience and then with more.
-  Result<Descriptor> open_tcp(const Deadline& deadline) {
+  Result<tcp::Socket> open_tcp(const Deadline& deadline) {
     milliseconds patience{1'000};
     for (;;) {
       std::string causes;
@@ -114,13 +115,14 @@ class SocketStore : public Store {
   }
 
   /// Errors: kMismatch: somebody listens there who does not share the secret; the rest may pass.
-  Result<Descriptor> open_at(const tcp::Address& place, const Deadline& deadline) {
+  Result<tcp::Socket> open_at(const tcp::Address& place, const Deadline& deadline) {
     const auto failed = [](int error) { return Status(Code::kUnavailable, std::strerror(error)); };
     const auto in_time = [](const Status& status) {
       return status.code() == Code::kTimeout ? Status(Code::kUnavailable, "no answer in time")
                                              : status;
     };
-    Descriptor connection(::socket(place.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    tcp::Socket connection(
+        Descriptor(::socket(place.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
     if (!connection.valid()) return failed(errno);
     tcp::prepare(connection.get(), 0);
     if (::connect(connection.get(), place.get(), place.bytes) != 0) {
@@ -135,11 +137,11 @@ class SocketStore : public Store {
                                             0, tcp::fresh_nonce());
     while (!handshake.done()) {
       if (!handshake.output.empty()) {
-        HORA_TRY(in_time(send(connection.get(), handshake.output, {}, deadline)));
+        HORA_TRY(in_time(send(connection, handshake.output, {}, deadline)));
         handshake.output.clear();
       }
       char bytes[tcp::Handshake::kHello];
-      const ssize_t got = ::recv(connection.get(), bytes, handshake.wants(), 0);
+      const ssize_t got = connection.read(bytes, handshake.wants());
       if (got > 0) {
         HORA_TRY(handshake.feed({bytes, static_cast<size_t>(got)}));
       } else if (got == 0) {
@@ -147,14 +149,14 @@ class SocketStore : public Store {
                       std::string(handshake.reason()));
       } else if (errno == EAGAIN) {
         HORA_TRY(in_time(await(connection.get(), POLLIN, {}, deadline)));
-      } else if (errno != EINTR) {
+      } else {
         return failed(errno);
       }
     }
     return connection;
   }
 
-  Result<Descriptor> open_unix(const Deadline& deadline) {
+  Result<tcp::Socket> open_unix(const Deadline& deadline) {
     const auto where = store_wire::socket_address(address_);
     if (!where)
       return Status(
@@ -163,7 +165,8 @@ class SocketStore : public Store {
                       "tcp://host:port",
                       address_, sizeof(sockaddr_un::sun_path)));
     for (;;) {
-      Descriptor connection(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+      tcp::Socket connection(
+          Descriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
       if (!connection.valid())
         return Status(Code::kUnavailable,
                       fmt::format("store: no socket: {}", std::strerror(errno)));
@@ -185,22 +188,22 @@ class SocketStore : public Store {
 
   Result<std::string> ask(std::string_view frame, std::string_view key, milliseconds timeout) {
     const Deadline deadline(clock_, timeout);
-    Descriptor connection = take();
+    tcp::Socket connection = take();
     if (!connection.valid()) {
       // The server was there before: if it refuses now, it will not come back.
       const milliseconds patience = over_tcp() ? kReconnect : milliseconds(kRetryMilliseconds);
-      Result<Descriptor> made = open(Deadline(clock_, std::min(patience, timeout)));
+      Result<tcp::Socket> made = open(Deadline(clock_, std::min(patience, timeout)));
       HORA_TRY(made.status());
       connection = std::move(made).value();
     }
     std::string reply;
-    HORA_TRY(send(connection.get(), frame, key, deadline));
-    HORA_TRY(receive(connection.get(), store_wire::kHeader, reply, key, deadline));
+    HORA_TRY(send(connection, frame, key, deadline));
+    HORA_TRY(receive(connection, store_wire::kHeader, reply, key, deadline));
     const size_t length = store_wire::length_in(reply);
     if (length == 0 || length > store_wire::kMaxBody + 1)
       return gone(address_, "a reply of bad length");
     const auto code = static_cast<Code>(reply[4]);
-    HORA_TRY(receive(connection.get(), 4 + length, reply, key, deadline));
+    HORA_TRY(receive(connection, 4 + length, reply, key, deadline));
     reply.erase(0, store_wire::kHeader);
     if (code > Code::kInternal) return gone(address_, "a reply with a bad code");
     if (code == Code::kOk || code != Code::kUnavailable) keep(std::move(connection));
@@ -219,14 +222,15 @@ class SocketStore : public Store {
     }
   }
 
-  Status send(int socket, std::string_view bytes, std::string_view key, const Deadline& deadline) {
+  Status send(tcp::Socket& socket, std::string_view bytes, std::string_view key,
+              const Deadline& deadline) {
     while (!bytes.empty()) {
-      const ssize_t sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t sent = socket.write(bytes);
       if (sent >= 0) {
         bytes.remove_prefix(static_cast<size_t>(sent));
       } else if (errno == EAGAIN) {
-        HORA_TRY(await(socket, POLLOUT, key, deadline));
-      } else if (errno != EINTR) {
+        HORA_TRY(await(socket.get(), POLLOUT, key, deadline));
+      } else {
         return gone(address_, std::strerror(errno));
       }
     }
@@ -234,34 +238,34 @@ class SocketStore : public Store {
   }
 
   /// Until `reply` has `bytes` bytes.
-  Status receive(int socket, size_t bytes, std::string& reply, std::string_view key,
+  Status receive(tcp::Socket& socket, size_t bytes, std::string& reply, std::string_view key,
                  const Deadline& deadline) {
     size_t have = reply.size();
     reply.resize(bytes);
     while (have < bytes) {
-      const ssize_t got = ::recv(socket, reply.data() + have, bytes - have, 0);
+      const ssize_t got = socket.read(reply.data() + have, bytes - have);
       if (got > 0) {
         have += static_cast<size_t>(got);
       } else if (got == 0) {
         return gone(address_, "connection closed");
       } else if (errno == EAGAIN) {
-        HORA_TRY(await(socket, POLLIN, key, deadline));
-      } else if (errno != EINTR) {
+        HORA_TRY(await(socket.get(), POLLIN, key, deadline));
+      } else {
         return gone(address_, std::strerror(errno));
       }
     }
     return {};
   }
 
-  Descriptor take() {
+  tcp::Socket take() {
     const std::lock_guard lock(mutex_);
     if (idle_.empty()) return {};
-    Descriptor connection = std::move(idle_.back());
+    tcp::Socket connection = std::move(idle_.back());
     idle_.pop_back();
     return connection;
   }
 
-  void keep(Descriptor connection) {
+  void keep(tcp::Socket connection) {
     const std::lock_guard lock(mutex_);
     if (idle_.size() < kIdle) idle_.push_back(std::move(connection));
   }
@@ -278,7 +282,7 @@ class SocketStore : public Store {
 
   const SystemClock clock_;
   std::mutex mutex_;
-  std::vector<Descriptor> idle_;  // guarded by mutex_
+  std::vector<tcp::Socket> idle_;  // guarded by mutex_
 };
 
 }  // namespace

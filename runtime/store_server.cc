@@ -22,6 +22,7 @@
 #include "ops/descriptor.h"
 #include "ops/tcp/address.h"
 #include "ops/tcp/handshake.h"
+#include "ops/tcp/socket.h"
 #include "runtime/clock.h"
 #include "runtime/store.h"
 #include "runtime/store_wire.h"
@@ -34,7 +35,7 @@ using Values = std::map<std::string, std::string, std::less<>>;
 
 /// One client. It is reading a request, waiting for a key, or being sent a reply.
 struct Connection {
-  Descriptor socket;
+  tcp::Socket socket;
   std::optional<tcp::Handshake> handshake;  ///< of TCP, until its client has proved itself
   Deadline proves_before;                   ///< while there is a handshake
   std::string input;     ///< of the request so far; grows with what has come, not what is promised
@@ -44,7 +45,7 @@ struct Connection {
   const std::string* value = nullptr;  ///< follows the reply; values never move or go
   size_t sent = 0;                     ///< of the reply and the value
 
-  explicit Connection(Descriptor made, const Deadline& deadline)
+  explicit Connection(tcp::Socket made, const Deadline& deadline)
       : socket(std::move(made)), proves_before(deadline) {}
   bool replying() const { return !reply.empty(); }
 };
@@ -145,7 +146,7 @@ class Server : public StoreServer {
       const bool local = listener == 0;
       if (local && !store_wire::peer_is_same_user(socket.get())) continue;
       connections_.push_back(std::make_unique<Connection>(
-          std::move(socket), Deadline(clock_, gate_.handshake_timeout)));
+          tcp::Socket(std::move(socket)), Deadline(clock_, gate_.handshake_timeout)));
       if (local) continue;
       ++unproved_;
       tcp::prepare(connections_.back()->socket.get(), 0);
@@ -175,8 +176,8 @@ class Server : public StoreServer {
     tcp::Handshake& handshake = *connection.handshake;
     char bytes[tcp::Handshake::kHello];
     while (!handshake.done()) {
-      const ssize_t got = ::recv(connection.socket.get(), bytes, handshake.wants(), 0);
-      if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
+      const ssize_t got = connection.socket.read(bytes, handshake.wants());
+      if (got < 0 && errno == EAGAIN) return true;
       Status status(Code::kUnavailable, "it hung up");
       if (got > 0) status = handshake.feed({bytes, static_cast<size_t>(got)});
       if (status.ok() && handshake.claim().role != tcp::Role::kStore)
@@ -184,8 +185,7 @@ class Server : public StoreServer {
       // A connection that has carried nothing yet has room for a message of this size.
       const std::string& out = handshake.output;
       if (status.ok() && !out.empty() &&
-          ::send(connection.socket.get(), out.data(), out.size(), MSG_NOSIGNAL) !=
-              static_cast<ssize_t>(out.size()))
+          connection.socket.write(out) != static_cast<ssize_t>(out.size()))
         status = {Code::kUnavailable, "it takes no bytes"};
       handshake.output.clear();
       if (!status.ok()) {
@@ -206,8 +206,8 @@ class Server : public StoreServer {
 
   bool receive(Connection& connection) {
     for (;;) {
-      const ssize_t got = ::recv(connection.socket.get(), chunk_.data(), chunk_.size(), 0);
-      if (got < 0) return errno == EAGAIN || errno == EINTR;
+      const ssize_t got = connection.socket.read(chunk_.data(), chunk_.size());
+      if (got < 0) return errno == EAGAIN;
       // Nobody has anything to say who waits for an answer.
       if (got == 0 || connection.waiting) return false;
       const auto count = static_cast<size_t>(got);
@@ -292,8 +292,8 @@ class Server : public StoreServer {
       const std::string_view rest = connection.sent < head.size()
                                         ? head.substr(connection.sent)
                                         : tail.substr(connection.sent - head.size());
-      const ssize_t sent = ::send(connection.socket.get(), rest.data(), rest.size(), MSG_NOSIGNAL);
-      if (sent < 0) return errno == EAGAIN || errno == EINTR;
+      const ssize_t sent = connection.socket.write(rest);
+      if (sent < 0) return errno == EAGAIN;
       connection.sent += static_cast<size_t>(sent);
     }
     connection.reply.clear();

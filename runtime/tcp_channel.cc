@@ -56,13 +56,12 @@ class Link {
 
   void flush() {
     while (open() && waits() && !deaf_) {
-      const ssize_t sent =
-          ::send(socket(), backlog_.data() + sent_, backlog_.size() - sent_, MSG_NOSIGNAL);
+      const ssize_t sent = link_.socket.write(std::string_view(backlog_).substr(sent_));
       if (sent >= 0) {
         sent_ += static_cast<size_t>(sent);
       } else if (errno == EAGAIN) {
         break;
-      } else if (errno != EINTR) {
+      } else {
         deaf_ = true;
       }
     }
@@ -79,7 +78,7 @@ class Link {
   bool receive(const ControlChannel::Visit& visit, std::array<char, kChunk>& chunk) {
     bool any = false;
     while (open()) {
-      const ssize_t got = ::recv(socket(), chunk.data(), chunk.size(), 0);
+      const ssize_t got = link_.socket.read(chunk.data(), chunk.size());
       if (got > 0) {
         partial_.append(chunk.data(), static_cast<size_t>(got));
         any |= deliver(visit);
@@ -88,7 +87,7 @@ class Link {
         end("it closed its connection");
       } else if (errno == EAGAIN) {
         break;
-      } else if (errno != EINTR) {
+      } else {
         end(fmt::format("its connection broke: {}", std::strerror(errno)));
       }
     }

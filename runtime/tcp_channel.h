@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "ops/descriptor.h"
+#include "ops/tcp/socket.h"
 #include "runtime/control_channel.h"
 
 namespace hora {
@@ -12,7 +12,7 @@ namespace hora {
 /// A proven connection to a neighbor of another host in the control tree.
 struct TcpLink {
   Rank rank = 0;
-  Descriptor socket;
+  tcp::Socket socket;
 };
 
 /// Control frames over TCP to `links`, and over `inside` to the ranks of this host. The bell is

@@ -46,7 +46,7 @@ bool expired(const Descriptor& timer) {
 }
 
 /// Has the other end closed a connection that nobody reads yet?
-bool hung_up(const Descriptor& socket) {
+bool hung_up(const Socket& socket) {
   char byte = 0;
   const ssize_t got = ::recv(socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
@@ -58,7 +58,7 @@ struct Endpoint::Talk {
   enum class Stage : uint8_t { kConnecting, kProving, kPausing };
   uint64_t id = 0;
   Stage stage = Stage::kProving;
-  Descriptor socket;
+  Socket socket;
   Descriptor timer;  ///< the end of this attempt, or of the pause before the next
   std::optional<Handshake> handshake;
 
@@ -143,22 +143,22 @@ void Endpoint::want(const Key& key) {
   wake();
 }
 
-Result<std::optional<Descriptor>> Endpoint::take(const Key& key) {
+Result<std::optional<Socket>> Endpoint::take(const Key& key) {
   const std::lock_guard lock(mutex_);
   const auto it = links_.find(key);
   if (it == links_.end() || it->second.state == Link::State::kWanted ||
       it->second.state == Link::State::kOffered)
-    return std::optional<Descriptor>();
+    return std::optional<Socket>();
   Link& link = it->second;
   if (link.state == Link::State::kFailed) return link.error;
   if (link.state == Link::State::kTaken)
     return Status(Code::kInternal, fmt::format("tcp: {} connection {} to rank {} was taken before",
                                                name_of(key.role), key.stream, key.peer));
   link.state = Link::State::kTaken;
-  return std::optional<Descriptor>(std::move(link.socket));
+  return std::optional<Socket>(std::move(link.socket));
 }
 
-Result<Descriptor> Endpoint::wait(const Key& key, milliseconds timeout) {
+Result<Socket> Endpoint::wait(const Key& key, milliseconds timeout) {
   want(key);
   {
     std::unique_lock lock(mutex_);
@@ -254,7 +254,7 @@ void Endpoint::accept_all(int listener) {
     }
     auto talk = std::make_unique<Talk>();
     talk->id = kFirstTalk + next_id_++;
-    talk->socket = std::move(socket);
+    talk->socket = Socket(std::move(socket));
     talk->timer = make_timer();
     if (!talk->timer.valid()) return accept_later(true);
     talk->handshake = Handshake::server(key_, options_.self, fresh_nonce());
@@ -276,7 +276,7 @@ void Endpoint::prove(Talk& talk) {
   if (!talk.handshake->done()) return;
   if (!talk.calls) return admit(talk);
   const Key key = talk.key;
-  Descriptor socket = std::move(talk.socket);
+  Socket socket = std::move(talk.socket);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
   end(talk);
   settle(key, std::move(socket), {});
@@ -285,7 +285,7 @@ void Endpoint::prove(Talk& talk) {
 Status Endpoint::say(Talk& talk) const {
   std::string& output = talk.handshake->output;
   // A connection that has carried nothing yet has room for a message of this size.
-  const ssize_t sent = ::send(talk.socket.get(), output.data(), output.size(), MSG_NOSIGNAL);
+  const ssize_t sent = talk.socket.write(output);
   if (sent != static_cast<ssize_t>(output.size()))
     return Status(Code::kUnavailable, sent < 0 ? std::strerror(errno) : "it takes no bytes");
   output.clear();
@@ -299,13 +299,13 @@ Status Endpoint::exchange(Talk& talk) const {
     // Whether a server accepts what is proven is for admit() to say.
     if (!handshake.output.empty() && (talk.calls || !handshake.done())) HORA_TRY(say(talk));
     if (handshake.done()) return {};
-    const ssize_t got = ::recv(talk.socket.get(), bytes.data(), handshake.wants(), 0);
+    const ssize_t got = talk.socket.read(bytes.data(), handshake.wants());
     if (got > 0) {
       HORA_TRY(handshake.feed({bytes.data(), static_cast<size_t>(got)}));
     } else if (got == 0) {
       return Status(Code::kUnavailable,
                     std::string(talk.calls ? handshake.reason() : "it hung up"));
-    } else if (errno != EINTR) {
+    } else {
       return errno == EAGAIN ? Status() : Status(Code::kUnavailable, std::strerror(errno));
     }
   }
@@ -397,7 +397,8 @@ void Endpoint::attempt(Talk& talk) {
   const Address& where = talk.addresses[talk.next];
   talk.stage = Talk::Stage::kConnecting;
   set_timer(talk.timer, talk.patience);
-  talk.socket = Descriptor(::socket(where.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  talk.socket =
+      Socket(Descriptor(::socket(where.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
   if (!talk.socket.valid()) return attempt_failed(talk, std::strerror(errno));
   prepare(talk.socket.get(), options_.buffer_bytes);
   const int result = ::connect(talk.socket.get(), where.get(), where.bytes);
@@ -447,7 +448,7 @@ void Endpoint::give_up(Talk& talk) {
   settle(key, {}, Status(Code::kUnavailable, std::move(text)));
 }
 
-void Endpoint::settle(const Key& key, Descriptor socket, Status error) {
+void Endpoint::settle(const Key& key, Socket socket, Status error) {
   {
     const std::lock_guard lock(mutex_);
     const auto state = error.ok() ? Link::State::kReady : Link::State::kFailed;

@@ -20,6 +20,7 @@
 #include "ops/descriptor.h"
 #include "ops/tcp/address.h"
 #include "ops/tcp/handshake.h"
+#include "ops/tcp/socket.h"
 
 namespace hora::tcp {
 
@@ -75,10 +76,10 @@ class Endpoint {
   /// The proven socket, once: non-blocking, without delay of small writes. Nothing while it is
   /// under way. The lower rank waits without a limit: whether its peer lives is not for the
   /// endpoint to judge.
-  Result<std::optional<Descriptor>> take(const Key& key);
+  Result<std::optional<Socket>> take(const Key& key);
 
   /// want() and take(). Errors: kTimeout names the rank that did not come.
-  Result<Descriptor> wait(const Key& key, std::chrono::milliseconds timeout);
+  Result<Socket> wait(const Key& key, std::chrono::milliseconds timeout);
 
   /// How many connections were cut off before they had proved anything.
   uint64_t strangers() const { return strangers_.load(std::memory_order_relaxed); }
@@ -91,7 +92,7 @@ class Endpoint {
   /// What became of a wanted or offered connection.
   struct Link {
     enum class State : uint8_t { kOffered, kWanted, kReady, kFailed, kTaken } state;
-    Descriptor socket;
+    Socket socket;
     Status error;
   };
   /// A connection that has proved nothing yet: one that was accepted, or one attempt of a call.
@@ -118,7 +119,7 @@ class Endpoint {
   void connected(Talk& talk);
   void attempt_failed(Talk& talk, const std::string& cause);
   void give_up(Talk& talk);
-  void settle(const Key& key, Descriptor socket, Status error);
+  void settle(const Key& key, Socket socket, Status error);
   void ring();
 
   const Options options_;

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include <fmt/format.h>
-#include <sys/socket.h>
 
 namespace hora::tcp {
 namespace {
@@ -17,17 +16,6 @@ constexpr size_t kBurstBytes = 512 << 10;  // in one system call, so that other 
 
 iovec part_of(Header& header, size_t done) {
   return {reinterpret_cast<std::byte*>(&header) + done, kHeaderBytes - done};
-}
-
-ssize_t transfer(int socket, std::span<iovec> pieces, bool sends) {
-  msghdr message{};
-  message.msg_iov = pieces.data();
-  message.msg_iovlen = pieces.size();
-  while (true) {
-    const ssize_t bytes = sends ? ::sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
-                                : ::recvmsg(socket, &message, MSG_DONTWAIT);
-    if (bytes >= 0 || errno != EINTR) return bytes;
-  }
 }
 
 size_t total(std::span<const iovec> pieces) {
@@ -42,10 +30,6 @@ std::string describe(const Header& header) {
 }
 
 }  // namespace
-
-void Stream::attach(Descriptor socket) {
-  socket_ = std::move(socket);
-}
 
 void Stream::begin() {
   for (auto* queues : {&outgoing_, &incoming_}) {
@@ -109,8 +93,8 @@ Stream::Moved Stream::push() {
     const auto filled = std::span(pieces).first(used);
     const size_t wanted = total(filled);
     writable_.store(false, std::memory_order_relaxed);
-    const ssize_t sent = transfer(socket_.get(), filled, true);
-    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return moved;
+    const ssize_t sent = socket_.write(filled.data(), filled.size());
+    if (sent < 0 && errno == EAGAIN) return moved;
     if (sent < 0) return lost(errno);
     const auto bytes = static_cast<size_t>(sent);
     moved = Moved::kSomething;
@@ -165,8 +149,8 @@ Stream::Moved Stream::pull() {
     const auto filled = std::span(pieces).first(used);
     const size_t wanted = total(filled);
     readable_.store(false, std::memory_order_relaxed);
-    const ssize_t got = transfer(socket_.get(), filled, false);
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return moved;
+    const ssize_t got = socket_.read(filled.data(), filled.size());
+    if (got < 0 && errno == EAGAIN) return moved;
     if (got <= 0) return lost(got < 0 ? errno : 0);
     auto bytes = static_cast<size_t>(got);
     moved = Moved::kSomething;

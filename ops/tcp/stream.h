@@ -5,13 +5,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hora/request.h"
 #include "hora/status.h"
-#include "ops/descriptor.h"
 #include "ops/tcp/header.h"
 #include "ops/tcp/memory.h"
+#include "ops/tcp/socket.h"
 
 namespace hora::tcp {
 
@@ -51,7 +52,7 @@ class Stream {
   Rank peer() const { return peer_; }
   bool attached() const { return socket_.valid(); }
   int socket() const { return socket_.get(); }
-  void attach(Descriptor socket);  ///< non-blocking
+  void attach(Socket socket) { socket_ = std::move(socket); }
   void close() { socket_.reset(); }
 
   /// Forgets the last operation's messages.
@@ -97,7 +98,7 @@ class Stream {
 
   Flow& flow_;
   const Rank peer_;
-  Descriptor socket_;
+  Socket socket_;
   std::atomic<bool> readable_{true}, writable_{true};
   std::array<Queue, kChannels> outgoing_, incoming_;
 

@@ -11,7 +11,7 @@
 #include "hora/status.h"
 #include "ops/backend.h"
 #include "ops/cost_model.h"
-#include "ops/descriptor.h"
+#include "ops/tcp/socket.h"
 
 /// The backend between hosts: our own collectives over TCP.
 namespace hora::tcp {
@@ -36,7 +36,7 @@ struct Options {
 /// `peer`, where stream = lane * Options::streams + index. Threads: the lanes' drivers.
 struct Dial {
   std::function<void(Rank peer, uint8_t stream)> want;
-  std::function<Result<std::optional<Descriptor>>(Rank peer, uint8_t stream)> take;
+  std::function<Result<std::optional<Socket>>(Rank peer, uint8_t stream)> take;
 };
 
 /// Connections are made by the first operation that needs them, belong to a lane, and carry the

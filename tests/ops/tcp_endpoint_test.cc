@@ -53,26 +53,25 @@ std::shared_ptr<Endpoint> open(const Endpoint::Options& options) {
 }
 
 /// What `socket` says within the time of a test; empty: nothing, or it ended.
-std::string read_some(const Descriptor& socket, size_t bytes) {
-  std::string text;
-  while (text.size() < bytes) {
+std::string read_some(Socket& socket, size_t bytes) {
+  std::string text(bytes, '\0');
+  size_t have = 0;
+  while (have < bytes) {
+    const ssize_t got = socket.read(text.data() + have, bytes - have);
+    if (got > 0) have += static_cast<size_t>(got);
+    if (got == 0 || (got < 0 && errno != EAGAIN)) break;
     pollfd entry{socket.get(), POLLIN, 0};
-    if (::poll(&entry, 1, static_cast<int>(kSoon.count())) != 1) break;
-    char buffer[256];
-    const ssize_t got =
-        ::recv(socket.get(), buffer, std::min(sizeof(buffer), bytes - text.size()), 0);
-    if (got <= 0) break;
-    text.append(buffer, static_cast<size_t>(got));
+    if (got < 0 && ::poll(&entry, 1, static_cast<int>(kSoon.count())) != 1) break;
   }
+  text.resize(have);
   return text;
 }
 
-bool write_all(const Descriptor& socket, std::string_view text) {
-  return ::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
-         static_cast<ssize_t>(text.size());
+bool write_all(Socket& socket, std::string_view text) {
+  return socket.write(text) == static_cast<ssize_t>(text.size());
 }
 
-void expect_joined(const Descriptor& a, const Descriptor& b) {
+void expect_joined(Socket& a, Socket& b) {
   ASSERT_TRUE(a.valid() && b.valid());
   EXPECT_TRUE(write_all(a, "hello"));
   EXPECT_EQ(read_some(b, 5), "hello");
@@ -91,10 +90,10 @@ void expect_meeting(Endpoint& low, Endpoint& high, Role role, uint8_t stream) {
   expect_joined(connected.value(), accepted.value());
 }
 
-Descriptor connect_plainly(const Endpoint& endpoint) {
+Socket connect_plainly(const Endpoint& endpoint) {
   const auto where = resolve(endpoint.addresses());
   EXPECT_TRUE(where.ok());
-  Descriptor socket(::socket(where.value()[0].family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Socket socket(Descriptor(::socket(where.value()[0].family(), SOCK_STREAM | SOCK_CLOEXEC, 0)));
   EXPECT_EQ(::connect(socket.get(), where.value()[0].get(), where.value()[0].bytes), 0);
   return socket;
 }
@@ -228,7 +227,7 @@ TEST_F(TcpEndpoint, AWrongSecretIsRefusedAndBothSidesAreTold) {
 
 TEST_F(TcpEndpoint, StrangersWithGarbageChangeNothingAndAreToldOnce) {
   for (int i = 0; i < 20; ++i) {
-    const Descriptor stranger = connect_plainly(*low_);
+    Socket stranger = connect_plainly(*low_);
     write_all(stranger, std::string(200, static_cast<char>(i)));
     EXPECT_EQ(read_some(stranger, 1), "");  // hung up on, without a word
   }
@@ -247,8 +246,8 @@ TEST_F(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
   high_->want({0, Role::kControl, 0});
   pollfd entry{between.value().get(), POLLIN, 0};
   ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
-  const Descriptor from(::accept(between.value().get(), nullptr, nullptr));
-  const Descriptor to = connect_plainly(*low_);
+  Socket from(Descriptor(::accept(between.value().get(), nullptr, nullptr)));
+  Socket to = connect_plainly(*low_);
   const std::string hello = read_some(from, Handshake::kHello);
   ASSERT_TRUE(write_all(to, hello));
   ASSERT_TRUE(write_all(from, read_some(to, Handshake::kChallenge)));
@@ -258,7 +257,7 @@ TEST_F(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
   EXPECT_TRUE(high_->wait({0, Role::kControl, 0}, kSoon).ok());
   EXPECT_EQ(low_->strangers(), 0u);
 
-  const Descriptor replay = connect_plainly(*low_);
+  Socket replay = connect_plainly(*low_);
   ASSERT_TRUE(write_all(replay, hello));
   EXPECT_EQ(read_some(replay, Handshake::kChallenge).size(), Handshake::kChallenge);
   write_all(replay, proof);
@@ -267,7 +266,7 @@ TEST_F(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
 }
 
 TEST_F(TcpEndpoint, HundredsWhoStallHoldUpNobodyForLong) {
-  std::vector<Descriptor> stalling;
+  std::vector<Socket> stalling;
   for (int i = 0; i < 200; ++i) {
     stalling.push_back(connect_plainly(*low_));
     if (i % 2) write_all(stalling.back(), "HORA");
@@ -281,7 +280,7 @@ TEST_F(TcpEndpoint, AProvenPeerMayNotClaimALowerRankOrTheServersOwn) {
   const auto middle = open(options_of(5));
   for (const Rank rank : {3, 5}) {
     Endpoint::Options options = options_of(rank);
-    const Descriptor socket = connect_plainly(*middle);
+    Socket socket = connect_plainly(*middle);
     Handshake client = Handshake::client(handshake_key(secret(), options.self.job), options.self, 5,
                                          Role::kControl, 0, fresh_nonce());
     ASSERT_TRUE(write_all(socket, client.output));
@@ -304,7 +303,7 @@ TEST_F(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
   caller->want({0, Role::kControl, 0});
   pollfd entry{place.value().get(), POLLIN, 0};
   ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
-  const Descriptor accepted(::accept(place.value().get(), nullptr, nullptr));
+  Socket accepted(Descriptor(::accept(place.value().get(), nullptr, nullptr)));
   write_all(accepted, std::string(200, 'x'));
   const auto failed = caller->wait({0, Role::kControl, 0}, kSoon);
   ASSERT_FALSE(failed.ok());
@@ -386,7 +385,7 @@ TEST_F(TcpEndpoint, AnAddressOfAnotherMachineIsAnErrorThatNamesTheSetting) {
 }
 
 TEST_F(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
-  std::vector<Descriptor> stalling;
+  std::vector<Socket> stalling;
   for (int i = 0; i < 5; ++i) stalling.push_back(connect_plainly(*low_));
   high_->want({0, Role::kControl, 0});
   high_.reset();
@@ -396,11 +395,11 @@ TEST_F(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
 TEST_F(TcpEndpoint, WantOfDescriptorsIsWaitedOut) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
-  std::vector<Descriptor> calls;
+  std::vector<Socket> calls;
   calls.push_back(connect_plainly(*low_));
   rlimit none = before;
   none.rlim_cur = 3;
-  const Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Socket socket(Descriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)));
   const auto where = resolve(low_->addresses()).value()[0];
   ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
   EXPECT_EQ(::connect(socket.get(), where.get(), where.bytes), 0);

@@ -230,7 +230,7 @@ Status sum_against(const std::function<void(int socket)>& peer) {
   options.streams = 1;
   options.operation_timeout = 300ms;
   Member member(tcp::open(pairs.dial(0), options), 2);
-  Descriptor end = pairs.end(1, 0, 0);
+  tcp::Socket end = pairs.end(1, 0, 0);
   peer(end.get());
   Bytes values(4 * sizeof(float));
   return member.sum(values, kTag);
@@ -256,7 +256,7 @@ TEST(Tcp, TakesAMessageByteByByte) {
   tcp::Options options = support::tcp_options(0);
   options.streams = 1;
   Member member(tcp::open(pairs.dial(0), options), 2);
-  const Descriptor end = pairs.end(1, 0, 0);
+  tcp::Socket end = pairs.end(1, 0, 0);
   const tcp::Header header{.epoch = 1, .tag = kTag, .channel = 0, .index = 0, .bytes = 16};
   const float theirs[] = {1, 2, 3, 4};
   char bytes[tcp::kHeaderBytes + sizeof(theirs)];
@@ -314,7 +314,7 @@ TEST(Tcp, NamesAPeerThatClosesInTheMiddleOfAMessage) {
 
 TEST(Tcp, SaysWhyThereIsNoConnection) {
   tcp::Dial dial{[](Rank, uint8_t) {},
-                 [](Rank, uint8_t) -> Result<std::optional<Descriptor>> {
+                 [](Rank, uint8_t) -> Result<std::optional<tcp::Socket>> {
                    return Status(Code::kUnavailable, "no way there");
                  }};
   Member member(tcp::open(dial, support::tcp_options(0)), 2);

@@ -33,7 +33,7 @@ class TcpChannel : public testing::Test {
       int ends[2];
       EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
       ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-      links.push_back({rank, Descriptor(ends[0])});
+      links.push_back({rank, tcp::Socket(Descriptor(ends[0]))});
       (rank == 5 ? five_ : seven_) = Descriptor(ends[1]);
     }
     channel_ =

@@ -21,7 +21,7 @@ void prepare(int socket) {
   HORA_CHECK(::fcntl(socket, F_SETFL, O_NONBLOCK) == 0, "blocks");
 }
 
-std::pair<Descriptor, Descriptor> connect_two() {
+std::pair<tcp::Socket, tcp::Socket> connect_two() {
   Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -38,7 +38,7 @@ std::pair<Descriptor, Descriptor> connect_two() {
   Descriptor b(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   prepare(a.get());
   prepare(b.get());
-  return {std::move(a), std::move(b)};
+  return {tcp::Socket(std::move(a)), tcp::Socket(std::move(b))};
 }
 
 }  // namespace
@@ -62,17 +62,17 @@ size_t TcpPairs::place(Rank self, Rank peer, int number) const {
   return static_cast<size_t>((self * size_ + peer) * numbers_ + number);
 }
 
-Descriptor TcpPairs::end(Rank self, Rank peer, int number) {
+tcp::Socket TcpPairs::end(Rank self, Rank peer, int number) {
   const std::lock_guard lock(mutex_);
-  return std::exchange(ends_[place(self, peer, number)], Descriptor());
+  return std::exchange(ends_[place(self, peer, number)], tcp::Socket());
 }
 
 tcp::Dial TcpPairs::dial(Rank self) {
   return {[](Rank, uint8_t) {},
-          [this, self](Rank peer, uint8_t number) -> Result<std::optional<Descriptor>> {
-            Descriptor taken = end(self, peer, number);
+          [this, self](Rank peer, uint8_t number) -> Result<std::optional<tcp::Socket>> {
+            tcp::Socket taken = end(self, peer, number);
             if (!taken.valid()) return Status(Code::kUnavailable, "taken before");
-            return std::optional<Descriptor>(std::move(taken));
+            return std::optional<tcp::Socket>(std::move(taken));
           }};
 }
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "ops/descriptor.h"
+#include "ops/tcp/socket.h"
 #include "ops/tcp/tcp.h"
 
 namespace hora::support {
@@ -23,14 +23,14 @@ class TcpPairs {
   void keep_only(Rank self);
 
   /// One end, to speak for a rank by hand.
-  Descriptor end(Rank self, Rank peer, int number);
+  tcp::Socket end(Rank self, Rank peer, int number);
 
  private:
   size_t place(Rank self, Rank peer, int number) const;
 
   const int size_, numbers_;
   std::mutex mutex_;
-  std::vector<Descriptor> ends_;  ///< guarded by mutex_
+  std::vector<tcp::Socket> ends_;  ///< guarded by mutex_
 };
 
 /// What tests run with: a small number of streams, and the machine's clock.
