@@ -52,9 +52,13 @@ Rank and size come from one source, the first of these that is set:
 | `srun` | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID` | `SLURM_JOB_ID`, `SLURM_STEP_ID` |
 | none: `python train.py` | rank 0 of 1 | |
 
-`horarun` also sets torchrun's variables. Under the others rank 0 serves the store itself, on a Unix
-socket that only processes of the same user on the same host can use. Where more than one rank was
-started and nothing tells the job, the start fails with an error that says to use `horarun`.
+`horarun` also sets torchrun's variables. Under the others rank 0 serves the store itself: on one host
+at a Unix socket that only processes of the same user can use; for several hosts at a TCP port, where
+ranks prove that they know `HORA_SECRET`, which you give all of them. That port is `HORA_STORE`, as
+`tcp://HOST:PORT` of rank 0's host, if you give it; under `torchrun` else the one after `MASTER_PORT` at
+`MASTER_ADDR`, and under `srun` one that follows from the job's number, on the first node. A second
+`init` in the same processes takes the next port. Where more than one rank was started and nothing
+tells the job, the start fails with an error that says what to do.
 
 ## Which value counts?
 

@@ -17,6 +17,7 @@
 #include "ops/tcp/tcp.h"
 #include "runtime/introduction.h"
 #include "runtime/log.h"
+#include "runtime/quantity.h"
 #include "runtime/shm_channel.h"
 #include "runtime/store.h"
 #include "runtime/tcp_channel.h"
@@ -66,24 +67,73 @@ Transport alone(const Config& config) {
   return transport;
 }
 
-/// Connects to the job's store. Where nobody else serves one rank 0 does, as long as `server`
-/// lives; each epoch has its own, since rank 0 may begin the next while others still end the last.
+/// Where rank 0 serves in this epoch: each has its own place, since rank 0 may begin the next while
+/// others still end the last.
+struct ServedStore {
+  std::string address;  ///< for the other ranks
+  std::string path;     ///< of the unix socket
+  uint16_t port = 0;    ///< 0: ranks of this host only
+};
+
+Result<ServedStore> served_store(const Config& config) {
+  constexpr std::string_view kUnix = "unix:";
+  if (config.store.starts_with(kUnix)) {
+    const std::string address = fmt::format("{}-{}", config.store, config.epoch);
+    return ServedStore{address, address.substr(kUnix.size()), 0};
+  }
+  const size_t colon = config.store.rfind(':');
+  const auto first = parse_integer(std::string_view(config.store).substr(colon + 1));
+  const uint64_t port = first.value_or(0) + config.epoch - 1;
+  if (!first || *first == 0 || port > UINT16_MAX)
+    return Status(Code::kInvalidArgument,
+                  fmt::format("HORA_STORE={}: expected tcp://HOST:PORT, where rank 0 serves the "
+                              "store (and at the next ports when it starts again)",
+                              config.store));
+  return ServedStore{fmt::format("{}:{}", config.store.substr(0, colon), port),
+                     fmt::format("@hora-{}-{}-{}", ::geteuid(), config.job, port),
+                     static_cast<uint16_t>(port)};
+}
+
+Result<std::shared_ptr<void>> serve_store(const Config& config, const ServedStore& place) {
+  StoreServer::Network network;
+  network.key = {config.job, config.secret};
+  network.bind = config.address;
+  network.port = place.port;
+  network.warn = [log = Log(config)](const std::string& text) { log.warning("{}", text); };
+  auto started = StoreServer::start(place.path, {}, place.port != 0 ? &network : nullptr);
+  if (!started.ok() && place.port != 0)
+    return Status(started.status().code(),
+                  fmt::format("rank 0 serves the store at {}: {}; HORA_STORE=tcp://HOST:PORT is "
+                              "for another port",
+                              place.address, started.status().message()));
+  if (!started.ok()) return started.status();
+  return std::shared_ptr<void>(std::move(started).value());
+}
+
+/// Connects to the job's store. Where nobody else serves rank 0 does, as long as `server` lives.
 Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<void>& server) {
   const milliseconds timeout = milliseconds_of(config.start_timeout);
-  if (!config.serves_store)
-    return connect_store(config.store, timeout, {config.job, config.secret});
-  const std::string address = fmt::format("{}-{}", config.store, config.epoch);
+  const StoreKey key{config.job, config.secret};
+  if (!config.serves_store) return connect_store(config.store, timeout, key);
+  const auto place = served_store(config);
+  HORA_TRY(place.status());
   if (config.rank == 0) {
-    auto started = StoreServer::start(address.substr(std::string_view("unix:").size()));
-    if (!started.ok()) return started.status();
+    auto started = serve_store(config, place.value());
+    HORA_TRY(started.status());
     server = std::move(started).value();
+    return connect_store("unix:" + place.value().path, timeout);
   }
-  auto connected = connect_store(address, timeout);
-  if (!connected.ok() && connected.status().code() == Code::kUnavailable)
-    return Status(Code::kTimeout,
-                  fmt::format("rank {}: waited {} s for rank 0 of {} to start (HORA_START_TIMEOUT)",
-                              config.rank, config.start_timeout, config.size));
-  return connected;
+  auto connected = connect_store(place.value().address, timeout, key);
+  if (connected.ok() || connected.status().code() != Code::kUnavailable) return connected;
+  if (place.value().port != 0)
+    return Status(
+        Code::kTimeout,
+        fmt::format("rank {}: rank 0 of {} was not reached, which serves the store: {} "
+                    "(HORA_START_TIMEOUT={} s)",
+                    config.rank, config.size, connected.status().message(), config.start_timeout));
+  return Status(Code::kTimeout,
+                fmt::format("rank {}: waited {} s for rank 0 of {} to start (HORA_START_TIMEOUT)",
+                            config.rank, config.start_timeout, config.size));
 }
 
 /// Ranks of several hosts have the secret from whoever started them. Ranks of one host that find

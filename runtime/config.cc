@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "runtime/foreign_job.h"
 #include "runtime/quantity.h"
 
 namespace hora {
@@ -402,58 +403,47 @@ class Reader {
       if (config_.size > 1 && !given(names[0]))
         mistakes_.push_back(fmt::format("{}={} without {}: which rank is this process?", names[1],
                                         config_.size, names[0]));
-      if (names != ours && names != horovod) find_job();
-      if (names == srun) check_nodes();
       const bool local = given(names[2]) && given(names[3]);
-      if (!local) one_host();
-      if (names[4].empty() || !given(names[4]) || !given(names[5])) equal_hosts();
+      if (names == srun)
+        place_by_slurm();
+      else if (!local)
+        one_host();
+      if (names != srun && (names[4].empty() || !given(names[4]) || !given(names[5])))
+        equal_hosts();
+      if (names != ours && names != horovod) find_job();
       return;
     }
   }
 
-  // Ranks that another launcher started find each other without a store of ours: rank 0 serves one
-  // under a name that follows from whatever tells this job from others. Where a launcher leaves no
-  // such variable (MPICH's Hydra) the ranks are children of one process.
+  // Ranks that another launcher started find each other without a store of ours.
   void find_job() {
-    if (config_.size < 2 || given("HORA_STORE")) return;
-    std::string job;
-    const auto add = [&](std::string_view name) {
-      if (const std::string* text = given(name)) job += fmt::format("{}={}\n", name, *text);
-    };
-    const std::string_view kinds[][3] = {
-        {"MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"},
-        {"PMIX_NAMESPACE", "", ""},
-        {"OMPI_MCA_ess_base_jobid", "", ""},
-        {"I_MPI_HYDRA_UUID", "", ""},
-        {"SLURM_STEP_ID", "SLURM_JOB_ID", ""}};
-    for (const auto& kind : kinds) {
-      if (!job.empty() || !given(kind[0])) continue;
-      for (const std::string_view name : kind) add(name);
-      origins_[kStoreRow] = kind[0];
+    if (config_.size < 2 || !mistakes_.empty()) return;
+    const auto lookup = [this](std::string_view name) { return given(name); };
+    const auto found = find_foreign_job(lookup, config_.cross_size > 1, parent_);
+    if (!found.ok()) {
+      mistakes_.push_back(
+          fmt::format("{}={}{}: {}", origins_[1], config_.size,
+                      config_.cross_size > 1 ? fmt::format(" on {} hosts", config_.cross_size) : "",
+                      found.status().message()));
+      return;
     }
-    if (job.empty() && parent_ > 0 && given("PMI_RANK")) {
-      job = fmt::format("parent {}", parent_);
-      origins_[kStoreRow] = "parent process";
-    }
-    if (job.empty()) return;
-    uint64_t hash = 14695981039346656037u;  // FNV-1a
-    for (const char c : job) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
+    if (found.value().store.empty()) return;
     config_.serves_store = true;
-    config_.store = fmt::format("unix:@hora-{}-{:016x}", ::geteuid(), hash);
-    config_.job = fmt::format("{:08x}", hash >> 32);
+    config_.store = found.value().store;
+    config_.job = found.value().job;
+    origins_[kStoreRow] = found.value().origin;
   }
 
-  // Slurm tells how many nodes a step has, but not how many ranks there are on this one.
-  void check_nodes() {
-    const std::string* const text = given("SLURM_STEP_NUM_NODES");
-    const auto nodes = text ? parse_integer(*text) : std::nullopt;
-    if (config_.serves_store && nodes && *nodes > 1) refuse_hosts(*nodes);
-  }
-
-  void refuse_hosts(uint64_t hosts) {
-    mistakes_.push_back(
-        fmt::format("{}={} on {} hosts: Hora joins the ranks of one host; start all of them there",
-                    origins_[1], config_.size, hosts));
+  // Of a step of several nodes, which are told one by one.
+  void place_by_slurm() {
+    const SlurmHosts hosts =
+        find_slurm_hosts([this](std::string_view name) { return given(name); });
+    config_.cross_size = hosts.count;
+    config_.cross_rank = std::min(hosts.mine, hosts.count - 1);
+    if (hosts.count == 1) return one_host();
+    const int even = (config_.size + hosts.count - 1) / hosts.count;
+    config_.local_size = hosts.tasks.empty() ? std::max(even, config_.local_rank + 1)
+                                             : hosts.tasks[static_cast<size_t>(config_.cross_rank)];
   }
 
   void one_host() {
@@ -480,7 +470,6 @@ class Reader {
     check_below(0, config_.rank, config_.size);
     check_below(2, config_.local_rank, config_.local_size);
     check_below(4, config_.cross_rank, config_.cross_size);
-    if (config_.serves_store && config_.cross_size > 1) refuse_hosts(config_.cross_size);
     if (config_.size > 1 && config_.store.empty())
       mistakes_.push_back(fmt::format(
           "{}={} but HORA_STORE is not set: the ranks cannot find each other; start the program "

@@ -1,17 +1,21 @@
 """Goal: ranks that something else than horarun started find each other.
 
 Method: real torchrun and mpirun where they are installed; for all launchers, processes with the
-variables that these set.
+variables that these set. Ranks of several hosts are on one by the variables' word only, or, under
+torchrun, in network namespaces.
 """
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
+from links import Links, needs_links
 
 LIMIT = 60
+SECRET = "5e" * 32
 PROGRAM = """
 import os
 import hora
@@ -66,24 +70,132 @@ def variables(launcher, rank):
     }[launcher]
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "Open MPI", "MPICH", "srun"])
-def test_ranks_with_a_launchers_variables_meet_and_meet_again(launcher):
+def output_of(environments):
+    """What ranks with these variables print."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
-            env={**CLEAN, **variables(launcher, rank)},
+            env={**CLEAN, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in "10"
+        for environment in environments
     ]
     try:
-        output = "".join(rank.communicate(timeout=LIMIT)[0] for rank in ranks)
+        return "".join(rank.communicate(timeout=LIMIT)[0] for rank in ranks)
     finally:
         for rank in ranks:
             rank.kill()
+            rank.communicate()
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "Open MPI", "MPICH", "srun"])
+def test_ranks_with_a_launchers_variables_meet_and_meet_again(launcher):
+    output = output_of([variables(launcher, rank) for rank in "10"])
     assert words_of(output) == EXPECTED, output
+
+
+def free_port():
+    """A port that is free, as the next one is."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def variables_of_two_hosts(launcher, rank, port):
+    """With one rank on each."""
+    store = {"HORA_STORE": f"tcp://127.0.0.1:{port}"}
+    more = {
+        "torchrun": {
+            "LOCAL_RANK": "0",
+            "LOCAL_WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        },
+        "Open MPI": {
+            "OMPI_COMM_WORLD_LOCAL_RANK": "0",
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "1",
+            **store,
+        },
+        "MPICH": {"MPI_LOCALRANKID": "0", "MPI_LOCALNRANKS": "1", **store},
+        "srun": {
+            "SLURM_LOCALID": "0",
+            "SLURM_NODEID": rank,
+            "SLURM_STEP_NUM_NODES": "2",
+            "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+            "SLURM_STEP_NODELIST": "localhost,none.invalid",
+        },
+    }[launcher]
+    return {**variables(launcher, rank), "HORA_SECRET": SECRET, **more}
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "Open MPI", "MPICH", "srun"])
+def test_ranks_of_several_hosts_meet_and_meet_again(launcher):
+    port = free_port()
+    output = output_of([variables_of_two_hosts(launcher, rank, port) for rank in "10"])
+    expected = [line.replace("local 1", "local 0") for line in EXPECTED]
+    assert words_of(output) == expected, output
+
+
+def test_ranks_with_another_secret_do_not_meet():
+    port = free_port()
+    environments = [variables_of_two_hosts("torchrun", rank, port) for rank in "10"]
+    environments[0]["HORA_SECRET"] = "0" * 64
+    for environment in environments:
+        environment["HORA_START_TIMEOUT"] = "3 s"
+    output = output_of(environments)
+    assert words_of(output) == [], output
+    assert "rank 1: rank 0 of 2 was not reached" in output
+    assert "0" * 64 not in output and SECRET not in output
+
+
+@pytest.mark.parametrize(
+    ("launcher", "missing", "advice"),
+    [
+        ("torchrun", "HORA_SECRET", "openssl rand -hex 32"),
+        ("Open MPI", "HORA_STORE", "HORA_STORE=tcp://HOST:PORT"),
+    ],
+)
+def test_what_ranks_of_several_hosts_lack_is_told(launcher, missing, advice):
+    environment = variables_of_two_hosts(launcher, "0", 4711)
+    del environment[missing]
+    output = output_of([environment])
+    assert f"=2 on 2 hosts: {missing} is not set" in output
+    assert advice in output
+
+
+@needs_links
+def test_a_real_torchrun_of_two_hosts(tmp_path):
+    if not shutil.which("torchrun"):
+        pytest.skip("no torchrun")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = {**CLEAN, "HORA_SECRET": SECRET}
+    with Links(2) as links:
+        words = ["torchrun", "--nnodes", "2", "--nproc-per-node", "2"]
+        words += ["--master-addr", links.addresses[0], "--master-port", "29477"]
+        nodes = [
+            links.start(
+                *(node, *words, "--node-rank", node, program),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for node in (0, 1)
+        ]
+        output = "".join(node.communicate(timeout=LIMIT)[0] for node in nodes)
+    assert words_of(output) == [
+        *(f"again {rank}" for rank in range(4)),
+        *(f"rank {rank} of 4 local {rank % 2}" for rank in range(4)),
+    ], output
 
 
 @pytest.mark.parametrize(

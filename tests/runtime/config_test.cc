@@ -176,14 +176,68 @@ TEST(Config, ABatchScriptOfSlurmIsAlone) {
   EXPECT_EQ(good({"SLURM_PROCID=0", "SLURM_NTASKS=4", "SLURM_JOB_ID=9"}).size, 1);
 }
 
-TEST(Config, RanksOfSeveralHostsAreRefused) {
-  const std::string told = "on 2 hosts: Hora joins the ranks of one host";
-  const std::string torchrun = mistake(
-      {"RANK=0", "WORLD_SIZE=4", "LOCAL_RANK=0", "LOCAL_WORLD_SIZE=2", "MASTER_PORT=29500"});
-  EXPECT_TRUE(torchrun.starts_with("WORLD_SIZE=4 " + told)) << torchrun;
-  const std::string srun = mistake({"SLURM_PROCID=0", "SLURM_STEP_NUM_TASKS=4", "SLURM_LOCALID=0",
-                                    "SLURM_STEP_ID=1", "SLURM_STEP_NUM_NODES=2"});
-  EXPECT_TRUE(srun.starts_with("SLURM_STEP_NUM_TASKS=4 " + told)) << srun;
+const std::string kSecret = "HORA_SECRET=" + std::string(64, '7');
+
+Environment torchrun_on_two_hosts() {
+  return {
+      "RANK=3",           "WORLD_SIZE=4", "LOCAL_RANK=1", "MASTER_PORT=29500", "LOCAL_WORLD_SIZE=2",
+      "MASTER_ADDR=node1"};
+}
+
+TEST(Config, RanksOfSeveralHostsMeetAtATcpStoreOfRankZero) {
+  Environment torchrun = torchrun_on_two_hosts();
+  torchrun.push_back(kSecret);
+  EXPECT_TRUE(good(torchrun).serves_store);
+  EXPECT_EQ(good(torchrun).store, "tcp://node1:29501");
+  torchrun[5] = "MASTER_ADDR=fd77::1";
+  EXPECT_EQ(good(torchrun).store, "tcp://[fd77::1]:29501");
+  torchrun.push_back("HORA_STORE=tcp://other:4711");
+  EXPECT_TRUE(good(torchrun).serves_store);
+  EXPECT_EQ(good(torchrun).store, "tcp://other:4711");
+
+  const Environment mpich = {"PMI_RANK=1",        "PMI_SIZE=2", "MPI_LOCALRANKID=0",
+                             "MPI_LOCALNRANKS=1", kSecret,      "HORA_STORE=tcp://node1:4711"};
+  EXPECT_TRUE(good(mpich).serves_store);
+  EXPECT_EQ(good(mpich).store, "tcp://node1:4711");
+  EXPECT_EQ(good(mpich).cross_size, 2);
+}
+
+TEST(Config, SlurmTellsHostsAndTheFirstOne) {
+  const Environment srun = {"SLURM_PROCID=3",
+                            "SLURM_STEP_NUM_TASKS=5",
+                            "SLURM_LOCALID=0",
+                            "SLURM_NODEID=2",
+                            "SLURM_STEP_NUM_NODES=3",
+                            "SLURM_STEP_TASKS_PER_NODE=1(x2),3",
+                            "SLURM_STEP_NODELIST=gpu[07-08,3],login",
+                            "SLURM_JOB_ID=9",
+                            "SLURM_STEP_ID=0",
+                            kSecret};
+  const Config config = good(srun);
+  EXPECT_TRUE(config.serves_store);
+  EXPECT_TRUE(config.store.starts_with("tcp://gpu07:2") ||
+              config.store.starts_with("tcp://gpu07:3"))
+      << config.store;
+  EXPECT_EQ(config.local_rank, 0);
+  EXPECT_EQ(config.local_size, 3);
+  EXPECT_EQ(config.cross_rank, 2);
+  EXPECT_EQ(config.cross_size, 3);
+  Environment other = srun;
+  other[7] = "SLURM_JOB_ID=10";
+  EXPECT_NE(good(other).store, config.store);
+}
+
+TEST(Config, WhatRanksOfSeveralHostsLackIsTold) {
+  const std::string torchrun = mistake(torchrun_on_two_hosts());
+  EXPECT_TRUE(torchrun.starts_with("WORLD_SIZE=4 on 2 hosts: HORA_SECRET is not set: "))
+      << torchrun;
+  EXPECT_NE(torchrun.find("openssl rand -hex 32"), torchrun.npos) << torchrun;
+  const std::string mpirun =
+      mistake({"OMPI_COMM_WORLD_RANK=0", "OMPI_COMM_WORLD_SIZE=2", "OMPI_COMM_WORLD_LOCAL_RANK=0",
+               "OMPI_COMM_WORLD_LOCAL_SIZE=1", "PMIX_NAMESPACE=1", kSecret});
+  EXPECT_TRUE(mpirun.starts_with("OMPI_COMM_WORLD_SIZE=2 on 2 hosts: HORA_STORE is not set: "))
+      << mpirun;
+  EXPECT_NE(mpirun.find("HORA_STORE=tcp://HOST:PORT"), mpirun.npos) << mpirun;
 }
 
 TEST(Config, RefusesARankOutsideTheJob) {
