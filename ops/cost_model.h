@@ -27,7 +27,11 @@ struct Topology {
   size_t ranks() const { return hosts * ranks_per_host; }
 };
 
-/// How an allreduce can go.
+/// What is asked for. `bytes` below are the tensor's; of a reduce_scatter or allgather, those of
+/// all members' parts together.
+enum class Collective { kAllreduce, kReduceScatter, kAllgather, kBroadcast };
+
+/// How it can go.
 enum class Route {
   kInside,        ///< one host: shared memory
   kFlat,          ///< every rank with every other
@@ -35,19 +39,25 @@ enum class Route {
 };
 const char* name_of(Route route);
 
-/// Seconds that an allreduce of `bytes` is expected to take, and what limits it.
+/// Seconds that an operation is expected to take, and what limits it.
 struct Prediction {
   Route route = Route::kInside;
   double seconds = 0;
   const char* limit = "";  ///< "latency", "messages", "link", "memory"
+  size_t chunks = 1;       ///< hierarchical: how many make it quickest
 };
+
+inline constexpr size_t kMostChunks = 15;            ///< of a hierarchical operation
+inline constexpr size_t kLeastChunkBytes = 1 << 20;  ///< if there are several
 
 /// Pure functions of their arguments: all ranks that are given the same numbers choose alike.
 /// `route` must fit the topology: kInside needs one host, the others more.
-Prediction predict(const Topology& topology, Route route, size_t bytes);
-Prediction choose(const Topology& topology, size_t bytes);
+Prediction predict(const Topology& topology, Route route, size_t bytes,
+                   Collective collective = Collective::kAllreduce);
+Prediction choose(const Topology& topology, size_t bytes,
+                  Collective collective = Collective::kAllreduce);
 
-/// One sentence: why choose() took this route and not the next best.
+/// One sentence: why choose() for an allreduce took this route and not the next best.
 std::string reason(const Topology& topology, size_t bytes);
 
 }  // namespace hora

@@ -18,11 +18,12 @@ SetId column_set(SetId set, size_t column) {
 class HierarchicalBackend final : public Backend {
  public:
   HierarchicalBackend(std::unique_ptr<Backend> inside, std::unique_ptr<Backend> across,
-                      std::vector<int> hosts, Rank rank)
+                      std::vector<int> hosts, Rank rank, const Costs& costs)
       : inside_(std::move(inside)),
         across_(std::move(across)),
         hosts_(std::move(hosts)),
         rank_(rank),
+        costs_(costs),
         name_(std::string(inside_->name()) + "+" + std::string(across_->name())) {}
 
   std::string_view name() const override { return name_; }
@@ -50,7 +51,7 @@ class HierarchicalBackend final : public Backend {
       links.column = std::move(made).value();
     }
     return std::unique_ptr<Communicator>(
-        std::make_unique<HierarchicalCommunicator>(layout, std::move(links), lane));
+        std::make_unique<HierarchicalCommunicator>(layout, std::move(links), costs_, lane));
   }
 
   Result<std::span<std::byte>> arena(size_t bytes) override { return inside_->arena(bytes); }
@@ -63,15 +64,16 @@ class HierarchicalBackend final : public Backend {
   const std::unique_ptr<Backend> inside_, across_;
   const std::vector<int> hosts_;
   const Rank rank_;
+  const Costs costs_;
   const std::string name_;
 };
 
 }  // namespace
 
 std::unique_ptr<Backend> open(std::unique_ptr<Backend> inside, std::unique_ptr<Backend> across,
-                              std::vector<int> hosts, Rank rank) {
+                              std::vector<int> hosts, Rank rank, const Costs& costs) {
   return std::make_unique<HierarchicalBackend>(std::move(inside), std::move(across),
-                                               std::move(hosts), rank);
+                                               std::move(hosts), rank, costs);
 }
 
 }  // namespace hora::hierarchical

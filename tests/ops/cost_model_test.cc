@@ -37,6 +37,39 @@ TEST(CostModel, AByteCrossesOnceForTheHostAndNotOnceForEachRank) {
   EXPECT_EQ(reason(topology, bytes), "limited by link; flat would take 600 ms, limited by link");
 }
 
+TEST(CostModel, PartsGoOneWayOnly) {
+  const size_t bytes = 160'000'000;
+  const Topology topology = topology_of(2, 4);
+  for (const auto collective : {Collective::kAllgather, Collective::kReduceScatter}) {
+    // Flat: 4 ranks send their eighth to the 4 of the other host. Hierarchical: the half, once.
+    EXPECT_DOUBLE_EQ(predict(topology, Route::kFlat, bytes, collective).seconds,
+                     10e-6 + 7e-6 + 0.32);
+    EXPECT_NEAR(predict(topology, Route::kHierarchical, bytes, collective).seconds,
+                0.08 + 0.016 / 15, 1e-3);
+    EXPECT_EQ(choose(topology, bytes, collective).route, Route::kHierarchical);
+  }
+}
+
+TEST(CostModel, ALongLinkTakesFewChunksAndAShortOneMany) {
+  const size_t bytes = 64 << 20;
+  Topology topology = topology_of(2, 2);
+  // What can be hidden is 6.7 ms of memory; a chunk adds 10 us + 1 us + 2 * 2 us.
+  EXPECT_EQ(predict(topology, Route::kHierarchical, bytes).chunks, kMostChunks);
+  topology.across.latency = 20e-3;
+  EXPECT_EQ(predict(topology, Route::kHierarchical, bytes).chunks, 1u);
+  topology.across.latency = 0.2e-3;
+  EXPECT_EQ(predict(topology, Route::kHierarchical, bytes).chunks, 6u);
+  EXPECT_EQ(predict(topology, Route::kHierarchical, 2 * kLeastChunkBytes - 1).chunks, 1u);
+}
+
+TEST(CostModel, ABroadcastGoesThroughAllOnlyIfItIsLarge) {
+  const Topology topology = topology_of(4, 1);
+  EXPECT_DOUBLE_EQ(predict(topology, Route::kFlat, 1000, Collective::kBroadcast).seconds,
+                   10e-6 + 3e-6 + 3e-6);
+  EXPECT_DOUBLE_EQ(predict(topology, Route::kFlat, 100'000'000, Collective::kBroadcast).seconds,
+                   30e-6 + 1e-6 + 0.1);
+}
+
 TEST(CostModel, ChoosesTheLeastForEverySizeAndTopology) {
   for (const size_t hosts : {2, 3, 16})
     for (const size_t ranks : {1, 2, 8})

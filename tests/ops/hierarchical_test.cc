@@ -1,10 +1,13 @@
 // Goal: two backends composed give what one gives, whatever lies on which host, and end together.
 // Method: the conformance suite over two local hubs, one for inside the hosts and one for across;
-// and what only a composition can get wrong.
+// and what only a composition can get wrong: operations of many chunks, and what crosses between
+// hosts, counted by a backend around the one across.
 
 #include "ops/hierarchical/hierarchical.h"
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <thread>
@@ -16,6 +19,8 @@
 #include "ops/hierarchical/layout.h"
 #include "ops/local/local.h"
 #include "tests/support/backend_fixture.h"
+#include "tests/support/counting_backend.h"
+#include "tests/support/data.h"
 
 namespace hora {
 namespace {
@@ -51,6 +56,18 @@ const bool kLate = support::add_backend_case({
     .prepare = [](int size) { return prepare(hosts_of(size, 3), true); },
     .own_order = true,
     .slowness = 10,
+});
+
+// Neighbors in number are on different hosts, and hosts have different numbers of ranks.
+const bool kInterleaved = support::add_backend_case({
+    .name = "hierarchical_interleaved",
+    .prepare =
+        [](int size) {
+          std::vector<int> hosts;
+          for (int rank = 0; rank < size; ++rank) hosts.push_back(rank % 5 == 4 ? 1 : rank % 2);
+          return prepare(hosts, false);
+        },
+    .own_order = true,
 });
 
 support::BackendCase on_hosts(const std::vector<int>& hosts) {
@@ -112,6 +129,111 @@ TEST(Hierarchical, ManyChunksCrossWhileOthersAreScatteredAndGathered) {
                                 }),
               "");
   }
+}
+
+/// Parts of so many floats, uneven, one of them empty.
+std::vector<size_t> uneven_counts(size_t members) {
+  std::vector<size_t> counts;
+  for (size_t r = 0; r < members; ++r) counts.push_back(r == 1 ? 0 : 350'003 * (r + 1));
+  return counts;
+}
+
+float term(size_t rank, size_t element) {
+  return static_cast<float>((rank + 1) * (element % 1021));
+}
+
+std::string gather_uneven(Party& party, bool in_place) {
+  const auto me = static_cast<size_t>(party.rank());
+  const auto counts = uneven_counts(party.members());
+  std::vector<size_t> bytes;
+  for (const size_t count : counts) bytes.push_back(count * sizeof(float));
+  const auto before = std::accumulate(counts.begin(), counts.begin() + party.rank(), size_t{0});
+  std::vector<float> mine(counts[me]);
+  for (size_t i = 0; i < mine.size(); ++i) mine[i] = term(me, i);
+  std::vector<float> all(std::accumulate(counts.begin(), counts.end(), size_t{0}), -1.0f);
+  if (in_place) std::copy(mine.begin(), mine.end(), all.begin() + static_cast<ptrdiff_t>(before));
+  const float* const input = in_place ? all.data() + before : mine.data();
+  HORA_WANT_OK(party.run(party.world().allgather(party.lane(), party.tag(),
+                                                 reinterpret_cast<const std::byte*>(input),
+                                                 reinterpret_cast<std::byte*>(all.data()), bytes)));
+  const float* at = all.data();
+  for (size_t r = 0; r < counts.size(); ++r)
+    for (size_t i = 0; i < counts[r]; ++i, ++at)
+      HORA_WANT(*at == term(r, i), "part " + std::to_string(r) + ", element " + std::to_string(i));
+  return "";
+}
+
+std::string scatter_uneven(Party& party) {
+  const auto me = static_cast<size_t>(party.rank());
+  const auto counts = uneven_counts(party.members());
+  const auto before = std::accumulate(counts.begin(), counts.begin() + party.rank(), size_t{0});
+  std::vector<float> all(std::accumulate(counts.begin(), counts.end(), size_t{0}));
+  for (size_t i = 0; i < all.size(); ++i) all[i] = term(me, i);
+  std::vector<float> mine(counts[me]);
+  HORA_WANT_OK(party.run(party.world().reduce_scatter(
+      party.lane(), party.tag(), reinterpret_cast<const std::byte*>(all.data()),
+      reinterpret_cast<std::byte*>(mine.data()), counts, {DType::kFloat32, ReduceOp::kSum})));
+  const auto n = party.members();
+  for (size_t i = 0; i < mine.size(); ++i)
+    HORA_WANT(mine[i] == term(n * (n + 1) / 2 - 1, before + i), "element " + std::to_string(i));
+  return "";
+}
+
+std::string broadcast_from_all(Party& party) {
+  for (int root = 0; root < party.size(); ++root) {
+    support::Bytes content(3'000'001), wanted = content;
+    for (size_t i = 0; i < content.size(); ++i) {
+      content[i] = static_cast<std::byte>(i * static_cast<size_t>(party.rank() + 3));
+      wanted[i] = static_cast<std::byte>(i * static_cast<size_t>(root + 3));
+    }
+    const Segment segments[] = {{content.data(), 1'234'567},
+                                {content.data() + 1'234'567, content.size() - 1'234'567}};
+    HORA_WANT_OK(party.run(party.world().broadcast(party.lane(), party.tag(), segments, root)));
+    HORA_WANT(content == wanted, "from " + std::to_string(root));
+  }
+  return "";
+}
+
+TEST(Hierarchical, PartsOfManyChunksComeToWhomTheyAreForWhateverLiesWhere) {
+  for (const auto& hosts :
+       {std::vector<int>{0, 0, 1, 1, 1}, {1, 0, 0, 1, 0}, {0, 0, 0, 0, 1}, {0, 1, 2, 0, 1}})
+    EXPECT_EQ(support::run_case(on_hosts(hosts), 5,
+                                [](Party& party) -> std::string {
+                                  HORA_WANT_NOTHING(gather_uneven(party, false));
+                                  HORA_WANT_NOTHING(gather_uneven(party, true));
+                                  HORA_WANT_NOTHING(scatter_uneven(party));
+                                  return broadcast_from_all(party);
+                                }),
+              "");
+}
+
+/// Bytes that cross between hosts while all ranks run `body`.
+uint64_t crossing(const std::vector<int>& hosts, const std::function<std::string(Party&)>& body) {
+  const auto bytes = std::make_shared<std::atomic<uint64_t>>(0);
+  const auto size = static_cast<int>(hosts.size());
+  const support::BackendCase counted = {
+      .name = "counted",
+      .prepare = [&](int) -> Opener {
+        return [hosts, bytes, inside = local::make_hub(size),
+                across = local::make_hub(size)](Rank rank) -> Result<std::unique_ptr<Backend>> {
+          auto links = std::make_unique<support::CountingBackend>(local::open(across, rank), hosts,
+                                                                  rank, bytes);
+          return hierarchical::open(local::open(inside, rank), std::move(links), hosts, rank);
+        };
+      },
+      .own_order = true};
+  EXPECT_EQ(support::run_case(counted, size, body), "");
+  return bytes->load();
+}
+
+TEST(Hierarchical, AByteCrossesToEachOtherHostOnceWhateverTheRanksThere) {
+  const auto gather = [](Party& party) { return gather_uneven(party, true); };
+  // 350,003 floats times 1, 0, 3, 4, 5, all but a host's own to each host.
+  EXPECT_EQ(crossing({0, 0, 1, 1, 1}, gather), 350'003u * 4 * 13);
+  EXPECT_EQ(crossing({0, 1, 2, 0, 1}, gather), 350'003u * 4 * 13 * 2);
+  EXPECT_EQ(crossing({0, 0, 1, 1, 1}, scatter_uneven), 350'003u * 4 * 13);
+  EXPECT_EQ(crossing({0, 1, 2, 0, 1}, scatter_uneven), 350'003u * 4 * 13 * 2);
+  EXPECT_EQ(crossing({1, 0, 0, 1, 0}, broadcast_from_all), 3'000'001u * 5);
 }
 
 TEST(Hierarchical, SetsWithinAHostAndOfOnePerHostWorkBesideTheWorld) {
