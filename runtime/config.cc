@@ -121,6 +121,12 @@ constexpr Row kTable[] = {
       "Tensors up to this size take the express lane, past large transfers.", ""},
      Kind::kAgreed,
      &Config::express_bytes},
+    {{"HORA_CARRY_BYTES", "bytes", "4 KiB", "0 to 1 MiB",
+      "Between hosts, values that need at most this for all ranks together travel inside of the "
+      "control messages, in one trip; 0: none do.",
+      ""},
+     Kind::kAgreed,
+     &Config::carry_bytes},
     {{"HORA_WINDOW_BYTES", "bytes", "16 MiB", "4 KiB to 16 GiB",
       "Bytes under way at most; what is ready beyond that waits and is fused.", ""},
      Kind::kAgreed,

@@ -27,6 +27,9 @@ Options options_of(const Config& config, const Transport& transport) {
   options.bucket_bytes = config.bucket_bytes;
   options.express_bytes = config.express_bytes;
   options.window_bytes = config.window_bytes;
+  const auto& hosts = transport.hosts;
+  const bool several = std::ranges::adjacent_find(hosts, std::not_equal_to<>()) != hosts.end();
+  if (several) options.carry_bytes = config.carry_bytes;
   options.lanes = static_cast<uint8_t>(config.lanes);
   options.cache_capacity = config.cache_capacity;
   options.failure_timeout = nanoseconds(config.failure_timeout);
@@ -49,12 +52,12 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
       spin_(nanoseconds(config.spin)),
       clock_(clock),
       log_(std::move(log)),
+      options_(options_of(config, transport_)),
       watched_(::epoll_create1(EPOLL_CLOEXEC)) {
   const World& world = transport_.world;
   const auto tree = make_tree(transport_.hosts, config.tree_arity);
-  negotiator_ =
-      std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(), world.epoch,
-                                   options_of(config, transport_), clock_.now());
+  negotiator_ = std::make_unique<Negotiator>(tree[static_cast<size_t>(world.rank)], world.size(),
+                                             world.epoch, options_, clock_.now());
   const LaneRunner::Context context{negotiator_->cache(),
                                     operations,
                                     *transport_.backend,
@@ -147,7 +150,7 @@ bool Driver::take_requests() {
         if (operation.request.op == Op::kJoin)
           inputs_.joins.push_back({submission.set, submission.handle});
         else
-          inputs_.requests.push_back(&submission);
+          request(operation);
         break;
       }
       case RequestQueue::Kind::kPush: {
@@ -165,6 +168,13 @@ bool Driver::take_requests() {
     }
   }
   return any;
+}
+
+void Driver::request(Operation& operation) {
+  Submission& submission = operation.submission;
+  if (is_carried(submission.signature, options_, transport_.world.size()))
+    pack(operation.request, submission.values);
+  inputs_.requests.push_back(&submission);
 }
 
 void Driver::take_lost() {
@@ -203,6 +213,7 @@ void Driver::deliver() {
   if (outputs_.aborted)
     end_epoch(Status(Code::kPeerLost,
                      fmt::format("lost rank {}: {}", outputs_.why.culprit, outputs_.why.cause)));
+  for (const auto& result : outputs_.results) finish_carried(result);
   for (const auto& done : outputs_.completions)
     if (Operation* operation = operations.find(done.handle))
       complete(operation, done.status, done.value);
@@ -265,6 +276,18 @@ void Driver::end_epoch(const Status& why) {
   data_error_.reset();
 }
 
+void Driver::finish_carried(const Outputs::Result& result) {
+  Operation* const operation = operations.find(result.handle);
+  if (!operation) return;
+  const Submission& submission = operation->submission;
+  observer.agreed(*operation, result.seq, submission.values.size());
+  const Status status = carried_.write(operation->request, submission.signature,
+                                       *negotiator_->members(result.set), result.values);
+  if (status.ok()) return complete(operation, status);
+  if (!data_error_) data_error_ = DataError{status, submission.name, clock_.now(), {}};
+  data_error_->held.push_back(operation);
+}
+
 void Driver::complete(Operation* operation, const Status& status, int64_t value) {
   if (operation->done()) return;
   if (operation->request.op == Op::kAddSet || operation->request.op == Op::kJoin)
@@ -277,7 +300,7 @@ void Driver::complete(Operation* operation, const Status& status, int64_t value)
   if (!next) return;
   ++open_;
   observer.taken(*next);
-  inputs_.requests.push_back(&next->submission);
+  request(*next);
   dirty_ = true;
 }
 

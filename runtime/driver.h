@@ -13,6 +13,7 @@
 #include "hora/engine.h"
 #include "ops/backend.h"
 #include "ops/relax.h"
+#include "runtime/carried.h"
 #include "runtime/clock.h"
 #include "runtime/compression.h"
 #include "runtime/control_channel.h"
@@ -147,12 +148,14 @@ class Driver {
 
  private:
   bool take_requests();
+  void request(Operation& operation);
   bool take_frames();
   void take_lost();
   bool run_lanes();
   void take_ended(LaneRunner& lane);
   void deliver();
   void complete(Operation* operation, const Status& status, int64_t value = 0);
+  void finish_carried(const Outputs::Result& result);
   void end_epoch(const Status& why);
   void sweep();
   void report(const Outputs::Stall& stall);
@@ -167,7 +170,9 @@ class Driver {
   const int64_t spin_;  ///< ns of yielding before a sleep
   const Clock& clock_;
   const Log log_;
+  const Options options_;
   std::unique_ptr<Negotiator> negotiator_;
+  CarriedResult carried_;
   std::vector<std::unique_ptr<LaneRunner>> lanes_;
   struct Frame {
     Rank from = 0;

@@ -47,7 +47,7 @@ void Gatherer::remove_set(SetId set) {
 void Gatherer::clear() {
   ids_.clear(), names_.clear();
   for (auto& [id, set] : sets_) set.quiet.clear(), set.quiet_count = 0, set.told = false;
-  out_.clear();
+  out_.clear(), ahead_.clear();
 }
 
 void Gatherer::forget(ItemId id) {
@@ -110,7 +110,7 @@ bool Gatherer::complete(const Set& set, const Gathering& gathering) const {
   return true;
 }
 
-void Gatherer::ready(size_t slot, ItemId id, bool partial) {
+void Gatherer::ready(size_t slot, ItemId id, bool partial, std::string_view values) {
   const auto* item = cache_.live(id);
   if (!item) {  // of a removed set, unless no log entry can have told the sender about it
     if (id == 0 || id >= cache_.next_id())
@@ -120,8 +120,13 @@ void Gatherer::ready(size_t slot, ItemId id, bool partial) {
   const Set& set = sets_.at(item->set);
   if (!may_speak(set, slot)) return;
   if (!item->is_bucket()) {
+    if (item->carried && values.empty())
+      return fault(slot, "announced an operation without the values that it carries");
     break_bucket(set, item->bucket);
-    if (speak_tensor(set, id, item->bucket, slot, partial)) check_id(set, id);
+    if (!speak_tensor(set, id, item->bucket, slot, partial)) return;
+    ids_[id].values.append(values);
+    check_id(set, id);
+    if (item->carried && at_.parent < 0) look_ahead(set, id);
     return;
   }
   Gathering& gathering = ids_[id];
@@ -160,6 +165,7 @@ void Gatherer::declare(size_t slot, const Declare& declare) {
   if (bucket && gathering.count == 1) ++ids_[bucket].loose;
   gathering.priority = declare.priority;
   for (const Variant& variant : declare.variants) merge(gathering.variants, variant);
+  gathering.values.append(declare.values);
   if (id)
     check_id(set, id);
   else
@@ -170,6 +176,7 @@ void Gatherer::reset(ItemId bucket, Gathering& gathering) {
   if (bucket && gathering.count > 0) --ids_.at(bucket).loose;
   gathering.said.clear(), gathering.count = 0, gathering.partial = false;
   gathering.variants.clear(), gathering.by_bit = 0;
+  gathering.values.clear(), gathering.told_ahead = false;
 }
 
 void Gatherer::check_id(const Set& set, ItemId id) {
@@ -178,15 +185,34 @@ void Gatherer::check_id(const Set& set, ItemId id) {
   Gathering& gathering = it->second;
   const auto& item = *cache_.find(id);
   const bool partial = gathering.partial || gathering.count < set.needed;
-  if (gathering.variants.empty()) {
+  if (gathering.variants.empty() && item.carried) {
+    Carried& carried = out_.carried.next();
+    carried.id = id, carried.partial = partial;
+    carried.values.swap(gathering.values);
+  } else if (gathering.variants.empty()) {
     (partial ? out_.partial : out_.full).push_back(id);
   } else {
     if (gathering.by_bit)
       merge(gathering.variants, {gathering.first_by_bit, gathering.by_bit, item.signature});
-    out_.declares.push_back(
-        {item.set, item.name, partial, gathering.priority, std::move(gathering.variants)});
+    out_.declares.push_back({item.set, item.name, partial, gathering.priority,
+                             std::move(gathering.variants), std::move(gathering.values)});
   }
   reset(item.bucket, gathering);
+}
+
+// Its members on this side of the link have all promised to take part, and so will those beyond it
+// who announce it: they need not hear that back first.
+void Gatherer::look_ahead(const Set& set, ItemId id) {
+  const auto it = ids_.find(id);
+  if (it == ids_.end() || set.quiet_count > 0) return;
+  Gathering& gathering = it->second;
+  if (gathering.told_ahead || gathering.partial || !gathering.variants.empty()) return;
+  if (gathering.count == 0 || gathering.count + 1 != set.needed) return;
+  size_t slot = 0;
+  while (set.slots[slot].members == 0 || gathering.said.has(slot)) ++slot;
+  if (!at_.far[slot]) return;
+  gathering.told_ahead = true, gathering.missing = slot;
+  ahead_.push_back(id);
 }
 
 void Gatherer::check_name(const Set& set, const Key& key) {
@@ -194,8 +220,8 @@ void Gatherer::check_name(const Set& set, const Key& key) {
   Gathering& gathering = it->second;
   if (!complete(set, gathering)) return;
   const bool partial = gathering.partial || gathering.count < set.needed;
-  out_.declares.push_back(
-      {key.first, key.second, partial, gathering.priority, std::move(gathering.variants)});
+  out_.declares.push_back({key.first, key.second, partial, gathering.priority,
+                           std::move(gathering.variants), std::move(gathering.values)});
   names_.erase(it);
 }
 
@@ -246,6 +272,12 @@ void Gatherer::take(Up& into) {
   std::sort(out_.full.begin(), out_.full.end());
   std::sort(out_.partial.begin(), out_.partial.end());
   move_all(out_.full, into.full), move_all(out_.partial, into.partial);
+  for (Carried& from : out_.carried) {
+    Carried& to = into.carried.next();
+    to.id = from.id, to.partial = from.partial;
+    to.values.swap(from.values);
+  }
+  out_.carried.clear();
   move_all(out_.declares, into.declares), move_all(out_.quiet, into.quiet);
 }
 

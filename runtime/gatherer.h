@@ -37,7 +37,8 @@ class Gatherer {
   void remove_set(SetId set);
   bool has_members(SetId set, size_t slot) const;
 
-  void ready(size_t slot, ItemId id, bool partial);
+  /// `values`: of a carried operation, what the slot contributes.
+  void ready(size_t slot, ItemId id, bool partial, std::string_view values = {});
   void declare(size_t slot, const Declare& declare);
   void quiet(size_t slot, SetId set, Rank last);
 
@@ -48,6 +49,19 @@ class Gatherer {
 
   /// Appends what became complete since the last call.
   void take(Up& into);
+
+  /// At the root: calls visit(slot, id, values) for each carried operation that since the last call
+  /// has come to wait for nobody but one child on another host, with the others' values. Once for
+  /// each run.
+  template <class Visit>
+  void take_ahead(Visit visit) {
+    for (const ItemId id : ahead_) {
+      const auto it = ids_.find(id);
+      if (it != ids_.end() && it->second.told_ahead)
+        visit(it->second.missing, id, it->second.values);
+    }
+    ahead_.clear();
+  }
 
   struct Violation {
     size_t slot = 0;
@@ -65,6 +79,9 @@ class Gatherer {
     int16_t priority = 0;
     uint32_t by_bit = 0;  ///< ranks below the slots that announced the cached signature
     Rank first_by_bit = 0;
+    std::string values;       ///< of a carried operation, of those who spoke
+    bool told_ahead = false;  ///< `missing`, the only slot that has not spoken, gets them
+    size_t missing = 0;
     std::vector<Variant> variants;  ///< announced with a signature; empty in the steady state
   };
   struct Slot {
@@ -91,6 +108,7 @@ class Gatherer {
   void check_name(const Set& set, const Key& key);
   void reset(ItemId bucket, Gathering& gathering);
   void recheck(SetId id, const Set& set);
+  void look_ahead(const Set& set, ItemId id);
 
   const Position& at_;
   const PlanCache& cache_;
@@ -98,6 +116,7 @@ class Gatherer {
   std::unordered_map<ItemId, Gathering> ids_;  ///< kept between runs, with their memory
   std::map<Key, Gathering> names_;             ///< ordered, so that recheck() is deterministic
   Up out_;
+  std::vector<ItemId> ahead_;
   std::optional<Violation> violation_;
 };
 

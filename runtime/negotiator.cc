@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "runtime/carried.h"
+
 namespace hora {
 namespace {
 
@@ -32,7 +34,7 @@ void Inputs::clear() {
 }
 
 void Outputs::clear() {
-  sends.clear(), plans.clear(), completions.clear(), stalls.clear(), asks.clear();
+  sends.clear(), plans.clear(), results.clear(), completions.clear(), stalls.clear(), asks.clear();
   aborted = closed = false;
   wake_at = kNever;
 }
@@ -146,7 +148,9 @@ void Negotiator::submit(const Submission& submission) {
   const Time ask_at = now_ + options_.stall_after;
   stall_check_ = std::min(stall_check_, ask_at);
   if (options_.stall_abort > 0) stall_check_ = std::min(stall_check_, now_ + options_.stall_abort);
-  announce(pending_.add(submission, hash, now_, ask_at));
+  const uint32_t index = pending_.add(submission, hash, now_, ask_at);
+  pending_[index].behind = foresight_.blocks(hash, submission.set, submission.name);
+  if (!pending_[index].behind) announce(index);
 }
 
 void Negotiator::announce(uint32_t index) {
@@ -154,12 +158,17 @@ void Negotiator::announce(uint32_t index) {
   const Submission& submission = *request.submission;
   const ItemId id = cache_.find(submission.set, submission.name, request.hash);
   const auto* item = cache_.live(id);
+  values_.clear();
+  const bool carried = is_carried(submission.signature, options_, world_);
+  if (carried) append_values(values_, at_.me, submission.values);
   if (!item || item->signature != submission.signature)
     return gatherer_.declare(0, {submission.set,
                                  submission.name,
                                  false,
                                  submission.priority,
-                                 {{at_.me, 1, submission.signature}}});
+                                 {{at_.me, 1, submission.signature}},
+                                 values_});
+  if (carried) return gatherer_.ready(0, id, false, values_);
   const ItemId bucket = item->bucket;
   if (!bucket) return gatherer_.ready(0, id, false);
   pending_.linger(index);
@@ -202,7 +211,7 @@ void Negotiator::join(const Join& join) {
   }
   set->joined = true, set->join = join.handle;
   push_all([&](const Submission& each) { return each.set == join.set; });
-  gatherer_.quiet(0, join.set, at_.me);
+  be_quiet();
 }
 
 void Negotiator::leave() {
@@ -233,12 +242,50 @@ void Negotiator::receive(const Inputs::Message& message) {
       if (entry_.seq <= applied_) return violated(message.from, "the log goes backwards");
       apply(entry_, raw);
     }
+  } else if (status.ok() && frame.type == FrameType::kAhead) {
+    if (message.from != at_.parent) return violated(message.from, "values from a child");
+    Ahead ahead;
+    status = decode_ahead(frame.body, ahead);
+    if (status.ok()) return receive_ahead(ahead);
   } else if (status.ok() && frame.type == FrameType::kAbort) {
     Abort why;
     status = decode_abort(frame.body, why);
     if (status.ok()) return abort(why, message.from);
   }
   if (!status.ok()) violated(message.from, status.message());
+}
+
+// With what this rank's subtree has announced they are all values of the operation.
+void Negotiator::receive_ahead(const Ahead& ahead) {
+  if (ahead.generation != generation_) return;
+  const auto* item = cache_.live(ahead.id);
+  if (!item || !item->carried || ahead.values.empty() ||
+      !are_values(ahead.values, item->signature, *members(item->set)))
+    return violated(at_.parent, "values of an unknown operation");
+  foresight_.heard(ahead.id, ahead.values);
+  meet(ahead.id);
+}
+
+// Both sides of the link have promised: this rank and those below it are done.
+void Negotiator::meet(ItemId id) {
+  const auto& item = *cache_.live(id);
+  if (!foresight_.meet(id, members(item.set)->size(), values_)) return;
+  for (size_t child = 0; child < at_.children.size(); ++child)
+    if (gatherer_.has_members(item.set, child + 1)) send_ahead(child, id, values_);
+  if (foresight_.ahead(item.hash, item.set, item.name)) return;  // announced again: it was done
+  const uint32_t index = pending_.find(item.set, item.name, item.hash);
+  if (index == Pending::kNone || !in_set(item.set)) return;
+  foresight_.ended(*pending_[index].submission, item.hash, at_.me);
+  Outputs::Result& result = out_->results.next();
+  result.handle = pending_[index].submission->handle, result.seq = 0, result.set = item.set;
+  result.values.swap(values_);
+  pending_.remove(index);
+}
+
+bool Negotiator::credible_values(const Signature& signature, std::string_view values,
+                                 size_t slot) const {
+  if (!is_carried(signature, options_, world_)) return values.empty();
+  return are_values(values, signature, at_.slot_ranks[slot]);
 }
 
 // Do the ranks that a child names exist, and lie below it where they must?
@@ -251,6 +298,14 @@ bool Negotiator::credible(size_t slot) const {
       if (variant.signature.op == Op::kAddSet && !are_members(variant.signature, world_))
         return false;
     }
+  for (const Declare& declare : received_.declares)
+    if (declare.variants.size() == 1 &&
+        !credible_values(declare.variants[0].signature, declare.values, slot))
+      return false;
+  for (const Carried& carried : received_.carried)
+    if (const auto* item = cache_.live(carried.id);
+        item && !credible_values(item->signature, carried.values, slot))
+      return false;
   const auto quiet_ours = [&](const Quiet& quiet) { return ours(quiet.last); };
   const auto missing_ours = [&](const Missing& missing) {
     return std::all_of(missing.ranks.begin(), missing.ranks.end(), ours);
@@ -265,6 +320,8 @@ void Negotiator::receive_up(size_t slot, Rank from) {
   if (received_.generation == generation_) {
     for (const ItemId id : received_.full) gatherer_.ready(slot, id, false);
     for (const ItemId id : received_.partial) gatherer_.ready(slot, id, true);
+    for (const Carried& carried : received_.carried)
+      gatherer_.ready(slot, carried.id, carried.partial, carried.values);
     for (const Declare& declare : received_.declares) gatherer_.declare(slot, declare);
     for (const Quiet& quiet : received_.quiet) gatherer_.quiet(slot, quiet.set, quiet.last);
   }
@@ -283,7 +340,16 @@ void Negotiator::receive_up(size_t slot, Rank from) {
 // Moves what the gatherer completed to the parent, or at the root into decisions, until nothing
 // moves.
 void Negotiator::pump() {
-  if (!sequencer_) return gatherer_.take(up_);
+  if (!sequencer_) {
+    const size_t before = up_.carried.size();
+    gatherer_.take(up_);
+    for (size_t i = before; i < up_.carried.size(); ++i) {
+      if (up_.carried[i].partial) continue;
+      foresight_.announced(up_.carried[i].id, up_.carried[i].values);
+      meet(up_.carried[i].id);
+    }
+    return;
+  }
   for (const Rank rank : up_.leaving) sequencer_->leaving(rank);
   for (const StallQuery& stall : up_.stalls) sequencer_->stall(stall);
   up_.leaving.clear(), up_.stalls.clear();
@@ -305,13 +371,28 @@ std::string& Negotiator::next_send(Rank to) {
   return send.bytes;
 }
 
+void Negotiator::flush_log(size_t child) {
+  std::string& frame = down_[child];
+  if (frame.empty()) return;
+  end_frame(frame);
+  next_send(at_.children[child]).swap(frame);
+  frame.clear();
+}
+
+// After the log so far: what it says of an earlier use of the name must have been heard.
+void Negotiator::send_ahead(size_t child, ItemId id, std::string_view values) {
+  flush_log(child);
+  std::string& frame = next_send(at_.children[child]);
+  begin_frame(frame, FrameType::kAhead, epoch_);
+  append_ahead(frame, {generation_, id, values});
+  end_frame(frame);
+}
+
 void Negotiator::flush_sends() {
-  for (size_t child = 0; child < at_.children.size(); ++child) {
-    if (down_[child].empty()) continue;
-    end_frame(down_[child]);
-    next_send(at_.children[child]).swap(down_[child]);
-    down_[child].clear();
-  }
+  for (size_t child = 0; child < at_.children.size(); ++child) flush_log(child);
+  gatherer_.take_ahead([this](size_t slot, ItemId id, std::string_view values) {
+    if (!dead_) send_ahead(slot - 1, id, values);
+  });
   if (dead_ || at_.parent < 0 || up_.empty()) return;
   up_.generation = generation_, up_.applied = applied_;
   encode_up(up_, epoch_, options_.cut_bytes,

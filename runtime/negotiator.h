@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "runtime/foresight.h"
 #include "runtime/gatherer.h"
 #include "runtime/neighbors.h"
 #include "runtime/pending.h"
@@ -76,8 +77,16 @@ struct Outputs {
     SetId set = 0;
     std::string name;
   };
+  /// An operation whose values came with the control frames.
+  struct Result {
+    Handle handle = 0;
+    Seq seq = 0;  ///< of its decision; 0: it is not known yet
+    SetId set = 0;
+    std::string values;  ///< as runtime/carried.h has them
+  };
   Recycled<Send> sends;
   Recycled<Plan> plans;  ///< for the lanes, in this order
+  Recycled<Result> results;
   std::vector<Completion> completions;
   std::vector<Stall> stalls;
   std::vector<Ask> asks;
@@ -132,10 +141,15 @@ class Negotiator {
   void leave();
   void receive(const Inputs::Message& message);
   void receive_up(size_t slot, Rank from);
+  void receive_ahead(const Ahead& ahead);
   bool credible(size_t slot) const;
+  bool credible_values(const Signature& signature, std::string_view values, size_t slot) const;
   void pump();
   void gather();
   void flush_sends();
+  void flush_log(size_t child);
+  void send_ahead(size_t child, ItemId id, std::string_view values);
+  void meet(ItemId id);
   void stalls();
   void watch_neighbors();
   std::string where(Rank rank) const;
@@ -150,6 +164,9 @@ class Negotiator {
   void apply(const Entry& entry, std::string_view raw);
   void forward(const Entry& entry, std::string_view raw);
   void apply_run(const Entry& entry);
+  void apply_settled(const Entry& entry);
+  void apply_carried(const Entry& entry, ItemId id, const PlanCache::Item& item);
+  void announce_again(Foresight::Ended& ended);
   void fill_slices(const Entry& entry, std::vector<Slice>& slices);
   void check_slice(const Entry& entry, const Slice& slice);
   void hand_over(const Entry& entry, Slice& slice);
@@ -162,6 +179,7 @@ class Negotiator {
   void apply_stall_report(const Entry& entry);
   void apply_shutdown();
   void be_quiet();
+  bool any_behind(SetId set) const;
   void finish(uint32_t index, const Status& status, int64_t value = 0);
   void finish_name(SetId set, std::string_view name, const Status& status, int64_t value = 0);
   void finish_all(const Status& status);
@@ -176,6 +194,7 @@ class Negotiator {
   Neighbors neighbors_;
   StallQuestions questions_;
   Pending pending_;
+  Foresight foresight_;
   std::map<SetId, Set> sets_;
   std::unordered_map<ItemId, size_t> filled_;  ///< lingering members of each bucket
 
@@ -193,6 +212,7 @@ class Negotiator {
   Up received_, complete_;         ///< used again in each step
   Entry entry_;                    ///< used again for each entry received
   std::string raw_;                ///< used again for each entry appended
+  std::string values_;             ///< used again for each carried operation
   std::vector<std::string> down_;  ///< a log frame being written for each child; empty if none
 };
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <utility>
 
+#include "runtime/carried.h"
 #include "runtime/negotiator.h"
 
 namespace hora {
@@ -16,11 +17,14 @@ void Negotiator::apply(const Entry& entry, std::string_view raw) {
   switch (entry.kind) {
     case Kind::kDefine:
       if (!cache_.acceptable(entry.id)) return violated(at_.parent, "an id out of order");
-      if (const ItemId old = cache_.find(entry.set, entry.name)) gatherer_.forget(old);
-      return cache_.define(entry.id, entry.set, entry.name, entry.signature, entry.priority);
+      if (const ItemId old = cache_.find(entry.set, entry.name))
+        gatherer_.forget(old), foresight_.forget(old);
+      return cache_.define(entry.id, entry.set, entry.name, entry.signature, entry.priority,
+                           is_carried(entry.signature, options_, world_));
     case Kind::kRun:
       return apply_run(entry);
     case Kind::kFail:
+      foresight_.forget(cache_.find(entry.set, entry.name));
       return finish_name(entry.set, entry.name, entry.status);
     case Kind::kBucket:
       return apply_bucket(entry);
@@ -59,12 +63,11 @@ void Negotiator::forward(const Entry& entry, std::string_view raw) {
 }
 
 void Negotiator::apply_run(const Entry& entry) {
-  if (!in_set(entry.set)) return;
-  if (entry.lane == 0) {  // nothing to execute
-    for (const Slice& slice : entry.slices)
-      if (const auto* item = cache_.live(slice.id)) finish_name(entry.set, item->name, {});
+  if (!in_set(entry.set)) {
+    for (const Slice& slice : entry.slices) foresight_.forget(slice.id);
     return;
   }
+  if (entry.lane == 0) return apply_settled(entry);
   if (entry.lane > options_.lanes)
     return violated(at_.parent, "a run on a lane that does not exist");
   Plan& plan = out_->plans.next();
@@ -75,6 +78,37 @@ void Negotiator::apply_run(const Entry& entry) {
   if (plan.slices.empty()) violated(at_.parent, "a run of nothing");
   if (dead_) return out_->plans.drop_last();  // nothing was handed over, so nothing is owed
   for (Slice& slice : plan.slices) hand_over(entry, slice);
+}
+
+// Nothing is left to execute.
+void Negotiator::apply_settled(const Entry& entry) {
+  for (const Slice& slice : entry.slices) {
+    const auto* item = cache_.live(slice.id);
+    if (item && item->carried)
+      apply_carried(entry, slice.id, *item);
+    else if (item)
+      finish_name(entry.set, item->name, {});
+  }
+}
+
+void Negotiator::apply_carried(const Entry& entry, ItemId id, const PlanCache::Item& item) {
+  const uint32_t index = pending_.find(entry.set, item.name, item.hash);
+  if (foresight_.caught_up(item.hash, entry.set, item.name)) {
+    if (index == Pending::kNone || !pending_[index].behind) return;
+    pending_[index].behind = false;
+    announce(index);
+    return be_quiet();
+  }
+  foresight_.forget(id);
+  if (index == Pending::kNone) {
+    if (!leaving_ && !find_set(entry.set)->joined)
+      violated(at_.parent, "a run of '" + item.name + "', which this rank did not submit");
+    return;
+  }
+  Outputs::Result& result = out_->results.next();
+  result.handle = pending_[index].submission->handle;
+  result.seq = entry.seq, result.set = entry.set, result.values = entry.values;
+  pending_.remove(index);
 }
 
 void Negotiator::fill_slices(const Entry& entry, std::vector<Slice>& slices) {
@@ -137,20 +171,47 @@ void Negotiator::apply_reset(const Entry& entry) {
     return violated(at_.parent, "a reset that goes backwards");
   generation_ = entry.number;
   gatherer_.clear();
+  foresight_.clear();
   up_.clear_announcements();
   filled_.clear();
   for (uint32_t i = pending_.first(); i != Pending::kNone; i = pending_.next(i))
     pending_.unlinger(i);
   cache_.drop_buckets();
   if (entry.drop_names) cache_.drop_all(entry.id);
-  for (uint32_t i = pending_.first(); i != Pending::kNone; i = pending_.next(i))
-    if (!pending_[i].handed) announce(i);
+  for (auto& ended : foresight_.all_ended()) announce_again(ended);
+  for (uint32_t i = pending_.first(); i != Pending::kNone; i = pending_.next(i)) {
+    Pending::Request& request = pending_[i];
+    const Submission& submission = *request.submission;
+    request.behind = foresight_.blocks(request.hash, submission.set, submission.name);
+    if (!request.handed && !request.behind) announce(i);
+  }
   be_quiet();
 }
 
+// It has ended here, and the root has forgotten that this rank announced it.
+void Negotiator::announce_again(Foresight::Ended& ended) {
+  ended.again = true;
+  const Declare& declare = ended.declare;
+  const ItemId id = cache_.find(declare.set, declare.name, ended.hash);
+  const auto* item = cache_.live(id);
+  if (item && item->signature == declare.variants[0].signature)
+    gatherer_.ready(0, id, false, declare.values);
+  else
+    gatherer_.declare(0, declare);
+}
+
+// A quiet rank never speaks again, so what it still has to announce comes first.
 void Negotiator::be_quiet() {
   for (const auto& [id, set] : sets_)
-    if (set.mine && !set.removed && (set.joined || leaving_)) gatherer_.quiet(0, id, at_.me);
+    if (set.mine && !set.removed && (set.joined || leaving_) && !any_behind(id))
+      gatherer_.quiet(0, id, at_.me);
+}
+
+bool Negotiator::any_behind(SetId set) const {
+  if (foresight_.empty()) return false;
+  for (uint32_t i = pending_.first(); i != Pending::kNone; i = pending_.next(i))
+    if (pending_[i].behind && pending_[i].submission->set == set) return true;
+  return false;
 }
 
 void Negotiator::apply_set_added(const Entry& entry) {
@@ -206,7 +267,8 @@ void Negotiator::apply_stall_ask(const Entry& entry) {
   questions_.open(entry.number, waiting);
   if (!in_set(entry.set)) return;
   const uint64_t hash = NameIndex::hash(entry.set, entry.name);
-  const bool submitted = pending_.find(entry.set, entry.name, hash) != Pending::kNone;
+  const bool submitted = pending_.find(entry.set, entry.name, hash) != Pending::kNone ||
+                         foresight_.ahead(hash, entry.set, entry.name);
   if (submitted || find_set(entry.set)->joined || leaving_)
     return questions_.hear(entry.number, 0, {entry.number, 0, {}, {}}, up_.missing);
   questions_.expect_own(entry.number, at_.me, now_ + options_.failure_timeout / 10);

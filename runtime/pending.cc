@@ -19,7 +19,7 @@ uint32_t Pending::add(const Submission& submission, uint64_t hash, Time now, Tim
   Request& request = requests_[index];
   request.submission = &submission, request.hash = hash;
   request.since = now, request.ask_at = ask_at;
-  request.handed = request.lingering = false;
+  request.handed = request.lingering = request.behind = false;
   request.late.clear();
   request.previous = last_, request.next = kNone;
   (last_ == kNone ? first_ : requests_[last_].next) = index;

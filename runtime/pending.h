@@ -24,6 +24,7 @@ class Pending {
     Time ask_at = 0;         ///< when to ask (again) who is late
     bool handed = false;     ///< the engine owns the handle: its first slice went to a lane
     bool lingering = false;  ///< waits, unannounced, for the rest of its bucket
+    bool behind = false;     ///< waits, unannounced, for the log to catch up with its predecessor
     std::vector<Rank> late;  ///< as the last stall report said
     uint32_t previous = kNone, next = kNone;
   };
@@ -32,6 +33,7 @@ class Pending {
   uint32_t add(const Submission& submission, uint64_t hash, Time now, Time ask_at);
   void remove(uint32_t index);
   Request& operator[](uint32_t index) { return requests_[index]; }
+  const Request& operator[](uint32_t index) const { return requests_[index]; }
   size_t count() const { return count_; }
 
   void linger(uint32_t index);

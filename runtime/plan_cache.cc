@@ -34,11 +34,12 @@ void PlanCache::retire(ItemId id) {
 }
 
 void PlanCache::define(ItemId id, SetId set, std::string_view name, const Signature& signature,
-                       int16_t priority) {
+                       int16_t priority, bool carried) {
   const uint64_t hash = NameIndex::hash(set, name);
   if (const ItemId old = find(set, name, hash)) retire(old);
   Item& item = make(id);
   item.set = set, item.name = name, item.signature = signature, item.priority = priority;
+  item.carried = carried;
   item.count = count_of(signature), item.hash = hash;
   names_.add(hash, id);
 }

@@ -25,6 +25,7 @@ class PlanCache {
     std::string name;
     Signature signature;
     int16_t priority = 0;
+    bool carried = false;         ///< its values travel inside of control frames
     uint64_t count = 0;           ///< elements
     uint64_t hash = 0;            ///< of set and name, as NameIndex makes it
     ItemId bucket = 0;            ///< the stable bucket this operation travels in, or 0
@@ -56,7 +57,7 @@ class PlanCache {
 
   /// Replaces an older item of the same name.
   void define(ItemId id, SetId set, std::string_view name, const Signature& signature,
-              int16_t priority);
+              int16_t priority, bool carried = false);
   /// `tensors` are live operations of `set` that are in no bucket.
   void define_bucket(ItemId id, SetId set, std::vector<ItemId> tensors);
   void drop_buckets();

@@ -61,6 +61,8 @@ void Sequencer::append() {
 void Sequencer::decide(const Up& complete) {
   for (const ItemId id : complete.full) enqueue(id, false);
   for (const ItemId id : complete.partial) enqueue(id, true);
+  for (const Carried& carried : complete.carried)
+    enqueue(carried.id, carried.partial, carried.values);
   for (const Declare& declare : complete.declares) decide(declare);
   for (const Quiet& quiet : complete.quiet) joined(quiet);
 }
@@ -88,7 +90,7 @@ const ReadyWork& Sequencer::work_of(ItemId id) {
   return work_[id] = whole;
 }
 
-void Sequencer::enqueue(ItemId id, bool partial) {
+void Sequencer::enqueue(ItemId id, bool partial, std::string_view values) {
   const auto* item = cache_.live(id);
   if (!item) return;  // of a set that was removed by an entry before
   if (item->is_bucket() && partial) {
@@ -106,8 +108,11 @@ void Sequencer::enqueue(ItemId id, bool partial) {
                       ": a member has joined, and its zeros would not be neutral for " +
                       what_of(item->signature));
   }
-  if (item->signature.op != Op::kBarrier || item->is_bucket()) return bucketer_.add(work_of(id));
-  entry(Kind::kRun, item->set).slices.push_back({id, 0, 0, 0, true});
+  const bool moves_data = item->signature.op != Op::kBarrier && !item->carried;
+  if (moves_data || item->is_bucket()) return bucketer_.add(work_of(id));
+  Entry& settled = entry(Kind::kRun, item->set);
+  settled.slices.push_back({id, 0, 0, 0, true});
+  settled.values = values;
   append();
 }
 
@@ -123,7 +128,7 @@ void Sequencer::decide(const Declare& declare) {
   if (signature.op == Op::kRemoveSet) return remove_set(declare);
   ItemId id = cache_.find(declare.set, declare.name);
   if (!id || cache_.find(id)->signature != signature) id = define(declare);
-  enqueue(id, declare.partial);
+  enqueue(id, declare.partial, declare.values);
 }
 
 ItemId Sequencer::define(const Declare& declare) {

@@ -47,7 +47,7 @@ class Sequencer {
 
   Entry& entry(Entry::Kind kind, SetId set = 0);
   void append();
-  void enqueue(ItemId id, bool partial);
+  void enqueue(ItemId id, bool partial, std::string_view values = {});
   void decide(const Declare& declare);
   ItemId define(const Declare& declare);
   void add_set(const Declare& declare);

@@ -27,6 +27,10 @@ std::vector<Position> make_tree(const std::vector<int>& hosts, int arity) {
   for (Position& position : tree) {
     position.slot_ranks.resize(position.children.size() + 1);
     position.slot_ranks[0] = {position.me};
+    position.far = {false};
+    const int host = hosts[static_cast<size_t>(position.me)];
+    for (const Rank child : position.children)
+      position.far.push_back(hosts[static_cast<size_t>(child)] != host);
   }
   for (Rank rank = 0; rank < count; ++rank) {
     for (Rank below = rank, above = at(rank).parent; above >= 0; above = at(above).parent) {

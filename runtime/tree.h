@@ -11,6 +11,7 @@ struct Position {
   Rank me = 0, parent = -1;                   ///< the root has no parent: -1
   std::vector<Rank> children;                 ///< ascending
   std::vector<std::vector<Rank>> slot_ranks;  ///< all ranks below each slot, ascending
+  std::vector<bool> far;                      ///< of each slot: it is on another host
 };
 
 /// Host leaders form an arity-ary heap; the other ranks of a host are children of their leader,

@@ -23,6 +23,7 @@ struct Submission {
   std::string name;
   Signature signature;
   int16_t priority = 0;
+  std::string values;  ///< of a carried operation: this rank's input, as bytes
 };
 
 /// A contiguous run of one operation's elements. For a group they count through all its tensors.
@@ -61,8 +62,9 @@ struct Options : BucketOptions {
   Time stall_after = 60'000'000'000;   ///< age of a request that makes it ask who is late; doubles
   Time stall_abort = 0;                ///< age that ends the epoch; 0: never
   Time leave_timeout = 5'000'000'000;  ///< from leaving to giving up on the others
-  bool heartbeats = true;              ///< ping neighbors and watch for their silence
-  size_t cut_bytes = 1 << 20;          ///< a frame that has grown to this is ended and sent
+  uint64_t carry_bytes = 0;        ///< of all members together; up to this an operation is carried
+  bool heartbeats = true;          ///< ping neighbors and watch for their silence
+  size_t cut_bytes = 1 << 20;      ///< a frame that has grown to this is ended and sent
   std::vector<std::string> where;  ///< by rank, " (host a)" for messages; empty: all on one host
 };
 

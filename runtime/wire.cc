@@ -1,12 +1,13 @@
 // Little endian. v = LEB128 unsigned, z = zigzag LEB128, s = length v, then bytes.
 //
 //   frame     = length:u32 type:u8 flags:u8 zero:u16 epoch:u32 body        ; length counts the body
-//   type      = 1 up | 2 log | 3 abort | 4 ping                            ; 5 to 10 are reserved
+//   type      = 1 up | 2 log | 3 abort | 4 ping | 11 ahead                 ; 5 to 10 are reserved
 //   up        = generation:v applied:v *section
 //   section   = %1 ids | %2 ids | %3 bitmap | %4 bitmap                    ; odd: full, even:
 //   partial
 //             | %5 declare | %6 set:v last:v | %7 rank:v                   ; quiet, leaving
 //             | %8 set:v name:s | %9 query:v count:v ranks details         ; stall, missing
+//             | %10 id:v flags:u8 values:s                                 ; carried
 //   ids       = n:v first:v *(gap-1):v                                     ; strictly increasing
 //   bitmap    = first:v n:v n*u8                                           ; bit i of byte j:
 //   first+8j+i declare   = set:v name:s flags:u8 priority:z n:v *(rank:v count:v signature)   ; bit
@@ -17,11 +18,13 @@
 //   details   = n:v *(rank:v text:s)
 //   log       = *entry
 //   entry     = bytes:v kind:u8 seq:v set:v id:v lane:u8 number:v flag:u8 payload
-//   payload   = run, bucket: n:v *slice
+//   payload   = run: n:v *slice values:s | bucket: n:v *slice
 //             | otherwise: name:s priority:z ranks code:u8 text:s [define: signature] [report:
 //             details]
 //   slice     = id-delta:z [run: first:v (count<<1|last):v]
 //   abort     = culprit:v cause:s
+//   ahead     = generation:v id:v values:s
+//   values    = *(rank:v bytes:s)
 #include "runtime/wire.h"
 
 #include <algorithm>
@@ -163,6 +166,7 @@ void put(Writer& w, const Declare& declare) {
   w.v(declare.variants.size());
   for (const Variant& variant : declare.variants)
     put_rank(w, variant.rank), w.v(variant.count), put(w, variant.signature);
+  w.s(declare.values);
 }
 
 void get(Reader& r, Declare& declare) {
@@ -177,6 +181,7 @@ void get(Reader& r, Declare& declare) {
     variant.count = static_cast<uint32_t>(r.upto(INT32_MAX));
     get(r, variant.signature);
   }
+  declare.values = r.s(Limits::kValuesBytes);
 }
 
 void get(Reader& r, Missing& missing) {
@@ -219,6 +224,12 @@ bool get_section(Reader& r, uint8_t tag, Up& up) {
     case 9:
       get(r, up.missing.emplace_back());
       return true;
+    case 10: {
+      Carried& carried = up.carried.next();
+      carried.id = get_u32(r), carried.partial = r.u8() & 1;
+      carried.values = r.s(Limits::kValuesBytes);
+      return true;
+    }
   }
   return false;
 }
@@ -253,7 +264,7 @@ void get_slices(Reader& r, Entry& entry) {
 void Entry::reset(Kind of) {
   kind = of;
   seq = 0, set = 0, id = 0, lane = 0, number = 0, drop_names = false, priority = 0;
-  slices.clear(), name.clear(), ranks.clear(), details.clear();
+  slices.clear(), values.clear(), name.clear(), ranks.clear(), details.clear();
   if (!status.ok()) status = {};
 }
 
@@ -292,6 +303,9 @@ void encode_up(Up& up, uint32_t epoch, size_t cut_bytes,
   // frame be cut in between.
   for (const Rank rank : up.leaving) section([&](Writer& w) { w.u8(7), put_rank(w, rank); });
   ids(up.full, 1), ids(up.partial, 2);
+  for (const Carried& carried : up.carried)
+    section(
+        [&](Writer& w) { w.u8(10), w.v(carried.id), w.u8(carried.partial), w.s(carried.values); });
   for (const Declare& declare : up.declares) section([&](Writer& w) { w.u8(5), put(w, declare); });
   for (const Quiet& quiet : up.quiet)
     section([&](Writer& w) { w.u8(6), w.v(quiet.set), put_rank(w, quiet.last); });
@@ -326,6 +340,7 @@ void append_entry(std::string& log, const Entry& entry) {
   w.u8(entry.lane), w.v(entry.number), w.u8(entry.drop_names);
   if (entry.kind == Kind::kRun || entry.kind == Kind::kBucket) {
     put_slices(w, entry);
+    if (entry.kind == Kind::kRun) w.s(entry.values);
   } else {
     w.s(entry.name), w.z(entry.priority), put(w, entry.ranks);
     w.u8(static_cast<uint8_t>(entry.status.code())), w.s(entry.status.message());
@@ -355,6 +370,7 @@ Status decode_entry(std::string_view& body, Entry& entry, std::string_view& raw)
   entry.lane = r.u8(), entry.number = get_u32(r), entry.drop_names = r.u8() & 1;
   if (entry.kind == Kind::kRun || entry.kind == Kind::kBucket) {
     get_slices(r, entry);
+    if (entry.kind == Kind::kRun) entry.values = r.s(Limits::kValuesBytes);
   } else {
     entry.name = r.s(Limits::kNameBytes);
     entry.priority = static_cast<int16_t>(r.within(INT16_MIN, INT16_MAX));
@@ -380,6 +396,17 @@ Status decode_abort(std::string_view body, Abort& abort) {
   return r.ok() && r.done() ? Status() : corrupt("malformed abort");
 }
 
+void append_ahead(std::string& frame, const Ahead& ahead) {
+  Writer w(frame);
+  w.v(ahead.generation), w.v(ahead.id), w.s(ahead.values);
+}
+
+Status decode_ahead(std::string_view body, Ahead& ahead) {
+  Reader r(body);
+  ahead.generation = get_u32(r), ahead.id = get_u32(r), ahead.values = r.s(Limits::kValuesBytes);
+  return r.ok() && r.done() ? Status() : corrupt("malformed values");
+}
+
 Status decode_frame(std::string_view bytes, Frame& frame) {
   Reader r(bytes);
   const uint32_t length = r.u32();
@@ -388,9 +415,10 @@ Status decode_frame(std::string_view bytes, Frame& frame) {
   frame.epoch = r.u32(), frame.body = r.rest();
   if (!r.ok() || frame.body.size() != length || length > Limits::kFrameBytes)
     return corrupt("malformed frame");
-  if (type < static_cast<uint8_t>(FrameType::kUp) || type > static_cast<uint8_t>(FrameType::kPing))
-    return corrupt("unknown frame type " + std::to_string(type) + ": it speaks a newer protocol");
   frame.type = static_cast<FrameType>(type);
+  const bool known = frame.type >= FrameType::kUp && frame.type <= FrameType::kPing;
+  if (!known && frame.type != FrameType::kAhead)
+    return corrupt("unknown frame type " + std::to_string(type) + ": it speaks a newer protocol");
   return {};
 }
 

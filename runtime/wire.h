@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "runtime/recycled.h"
 #include "runtime/vocabulary.h"
 
 /// The control plane's messages as bytes. The grammar is at the top of wire.cc.
@@ -20,7 +21,7 @@ struct Limits {
   static constexpr size_t kNameBytes = 1024, kChainBytes = 1024, kTextBytes = 4096, kParts = 65'536,
                           kDims = 16, kVariants = 4, kNamedRanks = 16, kIdsPerSection = 1 << 20,
                           kSlices = 65'536, kMembers = 1 << 20, kQuestions = 64, kInFlight = 65'536,
-                          kFrameBytes = 64 << 20;
+                          kFrameBytes = 64 << 20, kValuesBytes = 1 << 20;
   static constexpr int64_t kElements = int64_t{1} << 48;  ///< of one operation
 };
 
@@ -37,6 +38,14 @@ struct Declare {
   bool partial = false;  ///< some member of the subtree has joined or left instead of submitting
   int16_t priority = 0;
   std::vector<Variant> variants;  ///< at least one
+  std::string values{};           ///< of a carried operation: what the subtree contributes
+};
+
+/// A carried operation that the cache knows, with values of some of its members.
+struct Carried {
+  ItemId id = 0;
+  bool partial = false;
+  std::string values;
 };
 
 /// All members of `set` below the sender have joined or left; `last` is one that joined last.
@@ -69,6 +78,7 @@ struct Up {
   uint32_t generation = 0;
   Seq applied = 0;
   std::vector<ItemId> full, partial;
+  Recycled<Carried> carried;
   std::vector<Declare> declares;
   std::vector<Quiet> quiet;
   std::vector<Rank> leaving;
@@ -76,10 +86,12 @@ struct Up {
   std::vector<Missing> missing;
 
   bool empty() const {
-    return full.empty() && partial.empty() && declares.empty() && quiet.empty() &&
-           leaving.empty() && stalls.empty() && missing.empty();
+    return full.empty() && partial.empty() && carried.empty() && declares.empty() &&
+           quiet.empty() && leaving.empty() && stalls.empty() && missing.empty();
   }
-  void clear_announcements() { full.clear(), partial.clear(), declares.clear(), quiet.clear(); }
+  void clear_announcements() {
+    full.clear(), partial.clear(), carried.clear(), declares.clear(), quiet.clear();
+  }
   void clear() { clear_announcements(), leaving.clear(), stalls.clear(), missing.clear(); }
 };
 
@@ -106,6 +118,7 @@ struct Entry {
   uint32_t number = 0;  ///< reset: generation; stalls: query or count; sets: the set's id
   bool drop_names = false;    ///< reset
   std::vector<Slice> slices;  ///< run; bucket (ids only)
+  std::string values;         ///< run of a carried operation: of all its members
   std::string name;           ///< define, fail, sets, stalls
   int16_t priority = 0;
   std::vector<Rank> ranks;  ///< set members; stall report: late ranks; join: the last
@@ -116,7 +129,15 @@ struct Entry {
   void reset(Kind of);
 };
 
-enum class FrameType : uint8_t { kUp = 1, kLog = 2, kAbort = 3, kPing = 4 };
+enum class FrameType : uint8_t { kUp = 1, kLog = 2, kAbort = 3, kPing = 4, kAhead = 11 };
+
+/// Parent to child: what the other members contributed to a carried operation, before the log says
+/// that it runs. Whoever has announced it knows then that nothing can stop it.
+struct Ahead {
+  uint32_t generation = 0;
+  ItemId id = 0;
+  std::string_view values;
+};
 
 struct Frame {
   FrameType type = FrameType::kPing;
@@ -129,6 +150,7 @@ void begin_frame(std::string& out, FrameType type, uint32_t epoch);
 void end_frame(std::string& out);
 void append_entry(std::string& log, const Entry& entry);
 void append_abort(std::string& frame, const Abort& abort);
+void append_ahead(std::string& frame, const Ahead& ahead);
 
 /// Writes whole frames into the strings that `next` gives; another one when a section is to be
 /// added to `cut_bytes` or more. Sorts the ids.
@@ -137,6 +159,7 @@ void encode_up(Up& up, uint32_t epoch, size_t cut_bytes, const std::function<std
 Status decode_frame(std::string_view bytes, Frame& frame);
 Status decode_up(std::string_view body, Up& up);
 Status decode_abort(std::string_view body, Abort& abort);
+Status decode_ahead(std::string_view body, Ahead& ahead);
 /// Takes one entry off the front of `body`; `raw` is what it was encoded as, to be passed on.
 Status decode_entry(std::string_view& body, Entry& entry, std::string_view& raw);
 

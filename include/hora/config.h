@@ -35,6 +35,7 @@ struct Config {
   std::string compression;  ///< the default chain
   std::string isa;          ///< auto, base, avx2, avx512
   uint64_t bucket_bytes = 0, express_bytes = 0, window_bytes = 0, arena_bytes = 0;
+  uint64_t carry_bytes = 0;  ///< of all ranks together: up to this, values travel with control
   int lanes = 0;
   uint64_t cache_capacity = 0;
   double start_timeout = 0, failure_timeout = 0, stall_warning = 0, stall_abort = 0;  ///< seconds

@@ -46,14 +46,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   const std::string_view text = fuzz::text(data, bytes);
   Frame frame;
   Abort abort;
+  Ahead ahead;
   if (!decode_frame(text, frame).ok()) {
     // Most inputs are no frame; their bytes are tried as bodies.
     announcement(text), log(text);
     (void)decode_abort(text, abort).ok();
+    (void)decode_ahead(text, ahead).ok();
     return 0;
   }
   if (frame.type == FrameType::kUp) announcement(frame.body);
   if (frame.type == FrameType::kLog) log(frame.body);
   if (frame.type == FrameType::kAbort) (void)decode_abort(frame.body, abort).ok();
+  if (frame.type == FrameType::kAhead) (void)decode_ahead(frame.body, ahead).ok();
   return 0;
 }

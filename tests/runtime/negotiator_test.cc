@@ -3,9 +3,12 @@
 #include "runtime/negotiator.h"
 
 #include <deque>
+#include <map>
 #include <memory>
 
 #include <gtest/gtest.h>
+
+#include "runtime/carried.h"
 
 namespace hora {
 namespace {
@@ -23,6 +26,7 @@ struct Cluster {
   std::vector<std::vector<Plan>> plans;
   std::vector<std::vector<Outputs::Stall>> stalls;
   std::vector<std::vector<Outputs::Ask>> asks;
+  std::vector<std::vector<Outputs::Result>> results;
   std::vector<Abort> aborts;
   std::deque<Submission> submissions;  // stable addresses
   uint64_t frames = 0;
@@ -30,7 +34,13 @@ struct Cluster {
   Handle next = 1;
 
   explicit Cluster(int size, Options with = {}, int arity = 2)
-      : options(with), done(size), plans(size), stalls(size), asks(size), aborts(size) {
+      : options(with),
+        done(size),
+        plans(size),
+        stalls(size),
+        asks(size),
+        results(size),
+        aborts(size) {
     options.heartbeats = false;
     std::vector<int> hosts;
     for (int rank = 0; rank < size; ++rank) hosts.push_back(rank);
@@ -38,11 +48,12 @@ struct Cluster {
       ranks.push_back(std::make_unique<Negotiator>(at, size, 1, options, 0));
   }
 
+  struct Mail {
+    Rank from, to;
+    std::string bytes;
+  };
+
   void feed(Rank first, const Inputs& inputs) {
-    struct Mail {
-      Rank from, to;
-      std::string bytes;
-    };
     std::deque<Mail> mail;
     step(first, inputs, mail);
     while (!mail.empty()) {
@@ -63,6 +74,7 @@ struct Cluster {
     done[at].insert(done[at].end(), out.completions.begin(), out.completions.end());
     plans[at].insert(plans[at].end(), out.plans.begin(), out.plans.end());
     stalls[at].insert(stalls[at].end(), out.stalls.begin(), out.stalls.end());
+    results[at].insert(results[at].end(), out.results.begin(), out.results.end());
     asks[at].insert(asks[at].end(), out.asks.begin(), out.asks.end());
     if (out.aborted) aborts[at] = out.why;
     for (const auto& send : out.sends) mail.push_back({rank, send.to, send.bytes});
@@ -70,10 +82,18 @@ struct Cluster {
 
   void submit(Rank rank, const std::string& name, const Signature& signature = shape({2, 3}),
               int16_t priority = 0, SetId set = 0) {
-    submissions.push_back({next++, set, name, signature, priority});
+    submissions.push_back({next++, set, name, signature, priority, value_of(rank)});
     Inputs in;
     in.requests.push_back(&submissions.back());
     feed(rank, in);
+  }
+  // What is sent stays in `mail`.
+  void submit_only(Rank rank, const std::string& name, const Signature& signature,
+                   std::vector<Mail>& mail) {
+    submissions.push_back({next++, 0, name, signature, 0, value_of(rank)});
+    Inputs in;
+    in.requests.push_back(&submissions.back());
+    step(rank, in, mail);
   }
   void join(Rank rank, SetId set = 0) {
     Inputs in;
@@ -85,6 +105,8 @@ struct Cluster {
     for (const Plan& plan : plans[static_cast<size_t>(rank)]) in.finished.push_back(plan.seq);
     feed(rank, in);
   }
+  // What a rank contributes to a carried operation of one float.
+  static std::string value_of(Rank rank) { return std::string(4, static_cast<char>('a' + rank)); }
   const Status& status(Rank rank, size_t which = 0) {
     return done[static_cast<size_t>(rank)].at(which).status;
   }
@@ -462,6 +484,92 @@ TEST(Negotiator, ACallersMistakeIsRefusedAtOnce) {
   cluster.submit(1, "y", shape({2}), 0, 5);
   EXPECT_EQ(cluster.status(1).message(), "'y': this rank is not a member of process set 5");
   EXPECT_EQ(cluster.aborts[0].cause, "");
+}
+
+Options carrying() {
+  Options options;
+  options.carry_bytes = 64;
+  return options;
+}
+
+TEST(Negotiator, ACarriedOperationNeedsNoPlanAndEveryRankGetsAllValues) {
+  Cluster cluster(3, carrying());
+  for (int round = 0; round < 3; ++round) {
+    for (Rank rank = 0; rank < 3; ++rank) cluster.submit(rank, "loss", shape({1}));
+    for (size_t rank = 0; rank < 3; ++rank) {
+      EXPECT_TRUE(cluster.plans[rank].empty());
+      ASSERT_EQ(cluster.results[rank].size(), static_cast<size_t>(round + 1));
+      std::map<Rank, std::string> values;
+      for_each_value(cluster.results[rank].back().values,
+                     [&](Rank from, std::string_view each) { values[from] = each; });
+      const std::map<Rank, std::string> expected{{0, "aaaa"}, {1, "bbbb"}, {2, "cccc"}};
+      EXPECT_EQ(values, expected);
+    }
+  }
+}
+
+TEST(Negotiator, WhatNeedsMoreForAllRanksThanMayBeCarriedGetsAPlan) {
+  Cluster cluster(3, carrying());
+  for (Rank rank = 0; rank < 3; ++rank) cluster.submit(rank, "loss", shape({6}));
+  for (size_t rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(cluster.plans[rank].size(), 1u);
+    EXPECT_TRUE(cluster.results[rank].empty());
+  }
+}
+
+// The worker's announcement is on its way while it hears what the root contributes.
+TEST(Negotiator, TwoHostsAreDoneAfterOneTripEach) {
+  Cluster cluster(2, carrying());
+  for (int round = 0; round < 2; ++round)
+    for (Rank rank = 0; rank < 2; ++rank) cluster.submit(rank, "loss", shape({1}));
+  const size_t before = cluster.results[1].size();
+  cluster.submit(0, "loss", shape({1}));
+  std::vector<Cluster::Mail> mail;
+  cluster.submit_only(1, "loss", shape({1}), mail);
+  ASSERT_EQ(cluster.results[1].size(), before + 1);
+  EXPECT_EQ(cluster.results[1].back().seq, 0u);  // the log does not know yet
+  ASSERT_EQ(mail.size(), 1u);
+  EXPECT_EQ(mail[0].to, 0);
+  EXPECT_EQ(cluster.results[0].size(), before);
+}
+
+TEST(Negotiator, AnAnnouncementWithoutTheValuesThatItCarriesEndsTheEpoch) {
+  Cluster cluster(2, carrying());
+  for (Rank rank = 0; rank < 2; ++rank) cluster.submit(rank, "loss", shape({1}));
+  Up up;
+  up.full = {1};
+  std::string frame;
+  encode_up(up, 1, SIZE_MAX, [&]() -> std::string& { return frame; });
+  Inputs in;
+  in.messages.push_back({1, frame});
+  cluster.feed(0, in);
+  EXPECT_EQ(cluster.aborts[0].culprit, 1);
+  EXPECT_NE(cluster.aborts[0].cause.find("without the values"), std::string::npos);
+}
+
+TEST(Negotiator, ValuesOfTheWrongLengthEndTheEpoch) {
+  Cluster cluster(2, carrying());
+  for (Rank rank = 0; rank < 2; ++rank) cluster.submit(rank, "loss", shape({1}));
+  Up up;
+  Carried& carried = up.carried.next();
+  carried.id = 1;
+  append_values(carried.values, 1, "bbbbb");
+  std::string frame;
+  encode_up(up, 1, SIZE_MAX, [&]() -> std::string& { return frame; });
+  Inputs in;
+  in.messages.push_back({1, frame});
+  cluster.feed(0, in);
+  EXPECT_EQ(cluster.aborts[0].culprit, 1);
+}
+
+TEST(Negotiator, ARankThatJoinedIsMissingAmongTheValues) {
+  Cluster cluster(2, carrying());
+  for (Rank rank = 0; rank < 2; ++rank) cluster.submit(rank, "loss", shape({1}));
+  cluster.join(1);
+  cluster.submit(0, "loss", shape({1}));
+  std::string expected;
+  append_values(expected, 0, "aaaa");
+  EXPECT_EQ(cluster.results[0].back().values, expected);
 }
 
 }  // namespace

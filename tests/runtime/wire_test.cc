@@ -23,7 +23,9 @@ Up full_up() {
   Up up;
   up.generation = 3, up.applied = 77;
   up.full = {1, 2, 3, 900}, up.partial = {7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
-  up.declares.push_back({2, "weight", true, -5, {{3, 2, shape({2, 3})}, {4, 1, shape({})}}});
+  Carried& carried = up.carried.next();
+  carried.id = 5, carried.partial = true, carried.values = "abc";
+  up.declares.push_back({2, "weight", true, -5, {{3, 2, shape({2, 3})}, {4, 1, shape({})}}, "xy"});
   up.quiet.push_back({0, 1});
   up.leaving = {4};
   up.stalls.push_back({0, "x"});
@@ -53,6 +55,7 @@ Entry entry_of(Entry::Kind kind) {
   if (kind == Entry::Kind::kRun) {
     entry.lane = 2;
     entry.slices = {{900, 0, 5, 0, true}, {12, 16, 8, 0, false}};
+    entry.values = "values";
     return entry;
   }
   entry.name = "weight", entry.priority = -7, entry.ranks = {1, 5};
@@ -70,6 +73,8 @@ Status decode_all(std::string_view bytes) {
   Entry entry;
   if (frame.type == FrameType::kUp) return decode_up(frame.body, up);
   if (frame.type == FrameType::kAbort) return decode_abort(frame.body, abort);
+  Ahead ahead;
+  if (frame.type == FrameType::kAhead) return decode_ahead(frame.body, ahead);
   std::string_view raw;
   while (!frame.body.empty())
     if (Status status = decode_entry(frame.body, entry, raw); !status.ok()) return status;

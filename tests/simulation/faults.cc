@@ -215,10 +215,11 @@ void Simulation::check_detection() {
   const Time timeout = settings_.options.failure_timeout;
   const bool told = settings_.fault == Fault::kKill || settings_.fault == Fault::kKillHost ||
                     settings_.fault == Fault::kCut;
-  // A rank that was stopped for a while begins to count anew.
-  const Time most = told                               ? timeout / 10
-                    : settings_.fault == Fault::kPause ? timeout * 2
-                                                       : timeout * 13 / 10;
+  // A rank that was stopped for a while begins to count anew, and one that starts late to count.
+  const Time most =
+      settings_.start_within + (told                               ? timeout / 10
+                                : settings_.fault == Fault::kPause ? timeout * 2
+                                                                   : timeout * 13 / 10);
   if (settings_.fault == Fault::kDataError) return;  // it begins when a lane meets it
   for (Rank r = 0; r < settings_.ranks; ++r) {
     const Rank_& me = ranks_[static_cast<size_t>(r)];

@@ -1,6 +1,7 @@
 // What the lanes run, what comes of every operation, and the checks of both.
 #include <algorithm>
 
+#include "runtime/carried.h"
 #include "tests/simulation/simulation.h"
 
 namespace hora {
@@ -34,6 +35,39 @@ void Simulation::plan_arrives(Rank rank, const Plan& plan) {
   auto& lane = me.lanes[plan.lane];
   lane.push_back(plan);
   if (lane.size() == 1) lane_start(rank, plan.lane);
+}
+
+bool Simulation::carried(const Signature& signature) const {
+  return is_carried(signature, settings_.options, settings_.ranks);
+}
+
+// Tells whose they are and of which operation.
+std::string Simulation::values_of(const Signature& signature, int instance, Rank rank) const {
+  if (!carried(signature)) return {};
+  const bool gives = signature.op != Op::kBroadcast || rank == signature.root;
+  std::string values(gives ? count_of(signature) * bytes_of(signature.dtype) : 0, '\0');
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<char>(instance * 31 + rank * 7 + static_cast<int>(i));
+  return values;
+}
+
+void Simulation::result_arrives(Rank rank, const Outputs::Result& result) {
+  ++report_.carried, report_.ahead += result.seq == 0;
+  Operation_& mine = operation(result.handle);
+  if (mine.owned || mine.completed) return fail("a result for a handle that was given away");
+  std::set<Rank> from;
+  bool right = for_each_value(result.values, [&](Rank each, std::string_view values) {
+    if (!from.insert(each).second) fail("a rank's values came twice");
+    if (values != values_of(mine.action->signature, mine.instance, each))
+      fail("'" + mine.name + "' on rank " + std::to_string(rank) + " got rank " +
+           std::to_string(each) + "'s values of something else");
+  });
+  right &= from.contains(rank);
+  for (const Rank each : members(rank, result.set))
+    right &= from.contains(each) ||  // it has joined
+             !ranks_[static_cast<size_t>(each)].submitted.contains(mine.instance);
+  if (!right) fail("values are missing of '" + mine.name + "'");
+  complete(rank, result.handle, {}, 0);
 }
 
 void Simulation::check_slice(Rank rank, const Slice& slice, Collective& collective, size_t index) {

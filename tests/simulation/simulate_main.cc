@@ -48,6 +48,7 @@ int main(int argc, char** argv) {
   fmt::print("plans {} stable {} handles {} unnamed {} errors {} stalls {} asks {} strangers {}\n",
              sum.plans, sum.stable_plans, sum.handles, sum.unnamed, sum.errors, sum.stalls,
              sum.asks, sum.strangers);
+  fmt::print("carried {} of them ahead of the log {}\n", sum.carried, sum.ahead);
   fmt::print("faults {} aborts {}; virtual time to notice: p50 {:.2f} ms, p99 {:.2f} ms\n",
              sum.faults, sum.aborts, milliseconds_at(sum.detections, 0.5),
              milliseconds_at(sum.detections, 0.99));

@@ -46,6 +46,7 @@ Settings random_settings(uint64_t seed) {
   s.options.window_bytes = std::array{64, 2048, 1 << 20}[pick(3)];  // 64: one plan at a time
   s.options.lanes = static_cast<uint8_t>(1 + pick(4));
   s.options.cache_capacity = pick(4) ? 65'536 : 6;  // small: resets all the time
+  s.options.carry_bytes = std::array{0, 256, 8192}[pick(3)];
   s.options.cut_bytes = std::array{1, 60, 300, 1 << 20}[pick(4)];
   s.options.failure_timeout = 200'000'000, s.options.stall_after = 2'000'000;
   s.options.leave_timeout = 50'000'000'000;
@@ -63,6 +64,7 @@ void Report::add(const Report& other) {
   steps += other.steps, messages += other.messages, bytes += other.bytes, plans += other.plans;
   handles += other.handles, errors += other.errors, stable_plans += other.stable_plans;
   stalls += other.stalls, asks += other.asks, faults += other.faults, aborts += other.aborts;
+  carried += other.carried, ahead += other.ahead;
   unnamed += other.unnamed, epochs += other.epochs, strangers += other.strangers;
   detections.insert(detections.end(), other.detections.begin(), other.detections.end());
   if (failure.empty()) failure = other.failure;
@@ -245,6 +247,7 @@ void Simulation::step(Rank rank) {
   ++report_.steps;
   for (auto& each : out.sends) send(rank, each.to, each.bytes);
   for (const Plan& plan : out.plans) plan_arrives(rank, plan);
+  for (const auto& result : out.results) result_arrives(rank, result);
   for (const auto& completion : out.completions) {
     if (completion.handle == 0 || completion.handle > operations_.size())
       return fail("unknown handle");
@@ -334,12 +337,15 @@ void Simulation::submit(Rank rank, const Action& action, bool again) {
       action.kind == Action::Kind::kAddSet || action.kind == Action::Kind::kRemoveSet;
   Operation_& operation = operations_.emplace_back();
   const Handle handle = operations_.size();
-  Submission submission{handle, about_sets ? 0 : me.set_ids[index], action.name, action.signature,
-                        action.priority};
+  Submission submission{handle,          about_sets ? 0 : me.set_ids[index],
+                        action.name,     action.signature,
+                        action.priority, {}};
   if (action.kind == Action::Kind::kRemoveSet)
     submission.signature.root = static_cast<int32_t>(me.set_ids[index]);
   operation.action = &action, operation.instance = again ? -2 : action.instance;
   operation.submitted = now_, operation.count = count_of(action.signature);
+  me.submitted.insert(operation.instance);
+  submission.values = values_of(action.signature, operation.instance, rank);
   me.open.push_back(handle);
   ++report_.handles;
   if (action.name.empty()) {

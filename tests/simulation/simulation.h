@@ -75,8 +75,8 @@ struct Expect {
 struct Report {
   std::string failure;  ///< empty: all checks passed
   uint64_t steps = 0, messages = 0, bytes = 0, plans = 0, handles = 0, faults = 0, aborts = 0,
-           stable_plans = 0, errors = 0, stalls = 0, asks = 0, unnamed = 0, epochs = 0,
-           strangers = 0;
+           stable_plans = 0, carried = 0, ahead = 0, errors = 0, stalls = 0, asks = 0, unnamed = 0,
+           epochs = 0, strangers = 0;
   std::vector<Time> detections;     ///< from the last fault to the last survivor's abort
   std::vector<Rank> survivors;      ///< who could meet in the next epoch
   std::vector<std::string> frames;  ///< some of the last that were sent
@@ -137,6 +137,7 @@ class Simulation {
     std::vector<Link> links;
     Seq last_seq = 0;
     std::set<SetId> joined;
+    std::set<int> submitted;  ///< instances
     std::vector<Seq> seen;
     std::set<Rank> broken;  ///< data connections to these are; to itself: it fails by itself
     std::string failed;     ///< an operation whose data did not arrive
@@ -200,6 +201,8 @@ class Simulation {
 
   // lanes.cc: what they run, and what comes of it.
   void plan_arrives(Rank rank, const Plan& plan);
+  void result_arrives(Rank rank, const Outputs::Result& result);
+  std::string values_of(const Signature& signature, int instance, Rank rank) const;
   void check_slice(Rank rank, const Slice& slice, Collective& collective, size_t index);
   void lane_start(Rank rank, size_t lane);
   void lane_done(Rank rank, Seq seq);
@@ -208,6 +211,7 @@ class Simulation {
   void complete(Rank rank, Handle handle, const Status& status, int64_t value);
   void check_outcome(Rank rank, Operation_& operation, const Status& status);
   const std::vector<Rank>& members(Rank rank, SetId set) const;
+  bool carried(const Signature& signature) const;
   void final_checks();
   void check_detection();
 

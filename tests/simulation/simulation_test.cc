@@ -37,6 +37,8 @@ TEST(Simulation, RandomProgramsAndFaultsKeepAllRules) {
   EXPECT_GT(sum.stalls, count);
   EXPECT_GT(sum.asks, count);
   EXPECT_GT(sum.unnamed, count);
+  EXPECT_GT(sum.carried, count * 10);
+  EXPECT_GT(sum.ahead, count / 2);
   EXPECT_GT(sum.strangers, count / 2);
   EXPECT_GT(sum.epochs, count * 11 / 10);
   EXPECT_GT(sum.detections.size(), count / 4);
