@@ -72,9 +72,9 @@ Status open_tap(Host& host) {
   return set_large_segments(host, true);
 }
 
-Status bring_up(int socket, const char* device) {
+Status set_flags(int socket, const char* device, bool up) {
   ifreq request = request_for(device);
-  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  request.ifr_flags = up ? IFF_UP | IFF_RUNNING : 0;
   if (::ioctl(socket, SIOCSIFFLAGS, &request) != 0) return refused(device);
   return {};
 }
@@ -104,8 +104,8 @@ Status set_ipv6(const std::string& address) {
   return {};
 }
 
-Status give_addresses(size_t index) {
-  const Descriptor socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+Status give_addresses(size_t index, Descriptor& socket) {
+  socket.reset(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return refused("a socket");
   ifreq hardware = request_for(kDevice);
   hardware.ifr_hwaddr.sa_family = ARPHRD_ETHER;
@@ -115,10 +115,10 @@ Status give_addresses(size_t index) {
   // Else an address is not usable until nobody has objected to it for a second.
   if (::access("/proc/sys/net/ipv6/conf/eth0/accept_dad", F_OK) == 0)
     HORA_TRY(write_file("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0"));
-  HORA_TRY(bring_up(socket.get(), "lo"));
+  HORA_TRY(set_flags(socket.get(), "lo", true));
   HORA_TRY(set_ipv4(socket.get(), SIOCSIFADDR, fmt::format("10.77.0.{}", index + 1)));
   HORA_TRY(set_ipv4(socket.get(), SIOCSIFNETMASK, "255.255.255.0"));
-  HORA_TRY(bring_up(socket.get(), kDevice));
+  HORA_TRY(set_flags(socket.get(), kDevice, true));
   return set_ipv6(fmt::format("fd77::{}", index + 1));
 }
 
@@ -130,12 +130,16 @@ Status set_large_segments(const Host& host, bool allowed) {
   return {};
 }
 
+Status set_up(const Host& host, bool up) {
+  return set_flags(host.control.get(), kDevice, up);
+}
+
 Result<std::vector<Host>> make_hosts(size_t count) {
   std::vector<Host> hosts(count);
   for (size_t i = 0; i < count; ++i) {
     HORA_TRY(enter_new_host(i));
     HORA_TRY(open_tap(hosts[i]));
-    HORA_TRY(give_addresses(i));
+    HORA_TRY(give_addresses(i, hosts[i].control));
     hosts[i].network.reset(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
     hosts[i].name.reset(::open("/proc/self/ns/uts", O_RDONLY | O_CLOEXEC));
     if (!hosts[i].network.valid() || !hosts[i].name.valid()) return refused("/proc/self/ns");

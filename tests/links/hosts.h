@@ -14,6 +14,7 @@ namespace hora::links {
 struct Host {
   Descriptor network, name;  ///< for setns(): the namespaces
   Descriptor tap;            ///< the other end of eth0; packets with virtio headers; non-blocking
+  Descriptor control;        ///< a socket of the host, for what is asked of its interfaces
 };
 
 /// Makes hosts and leaves this process in the last one's namespaces; without the privilege in a
@@ -23,5 +24,8 @@ Result<std::vector<Host>> make_hosts(size_t count);
 
 /// May the host hand over segments larger than a packet? Cheaper, but one loss takes them all.
 Status set_large_segments(const Host& host, bool allowed);
+
+/// Takes the host's eth0 down, and its routes with it, or brings it up again.
+Status set_up(const Host& host, bool up);
 
 }  // namespace hora::links

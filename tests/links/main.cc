@@ -6,6 +6,8 @@
 //
 //   block A B    what host A sends to host B vanishes      ok
 //   pass A B     it does not any more                      ok
+//   down A       host A's interface goes down              ok
+//   up A         it is up again                            ok
 //   loss P       the probability of a loss                 ok
 //   counts       bytes sent and received, packets dropped  S:R:D ...
 
@@ -101,6 +103,8 @@ class Switch {
         to < hosts_.size()) {
       shaper_.block(from, to, what == "block");
       answer("ok");
+    } else if ((what == "down" || what == "up") && words >> from && from < hosts_.size()) {
+      answer(set_up(hosts_[from], what == "up").ok() ? "ok" : "error: the kernel refused");
     } else if (what == "loss" && words >> loss) {
       shaper_.set_loss(loss);
       answer(apply_loss().ok() ? "ok" : "error: the kernel refused");

@@ -11,6 +11,7 @@ when a test is killed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -97,15 +98,20 @@ class Links:
         self._switch.communicate()
 
     def _kill_inhabitants(self):
-        """What a test left running on a host. The switch itself is in the last one."""
+        for pid in self.inhabitants():
+            with contextlib.suppress(OSError):  # ended meanwhile
+                os.kill(int(pid), signal.SIGKILL)
+
+    def inhabitants(self):
+        """What runs on the hosts, as {pid: command}. The switch itself is in the last one."""
+        found = {}
         for folder in pathlib.Path("/proc").iterdir():
             if not folder.name.isdigit() or int(folder.name) == self._switch.pid:
                 continue
-            try:
+            with contextlib.suppress(OSError):  # ended meanwhile, or not ours
                 if os.readlink(folder / "ns/net") in self._networks:
-                    os.kill(int(folder.name), signal.SIGKILL)
-            except OSError:  # ended meanwhile, or not ours
-                pass
+                    found[folder.name] = (folder / "cmdline").read_text().replace("\0", " ")
+        return found
 
     def argv(self, host, *command):
         """The command that runs `command` on a host."""
@@ -157,6 +163,14 @@ class Links:
         """Undoes `cut` and `half_open`."""
         for x, y in self._pairs(a, b):
             self._order(f"pass {x} {y}")
+
+    def down(self, host):
+        """A host's interface, as an administrator does it: its routes go with it."""
+        self._order(f"down {host}")
+
+    def up(self, host):
+        """Undoes `down`."""
+        self._order(f"up {host}")
 
     def lose(self, probability):
         """Each packet from now on."""
