@@ -170,6 +170,8 @@ Result<std::shared_ptr<tcp::Endpoint>> open_endpoint(Store& store, const Config&
   return tcp::Endpoint::open(options);
 }
 
+const std::string kFailed = "failed: ";  // in the place of an address
+
 /// The start of one rank among others.
 class Meeting {
  public:
@@ -187,7 +189,9 @@ class Meeting {
     HORA_TRY(endpoint.status());
     endpoint_ = std::move(endpoint).value();
     HORA_TRY(meet_everybody());
-    HORA_TRY(meet_host());
+    // Everybody is here: what follows takes milliseconds, or as long on all ranks.
+    deadline_ = Deadline(clock_, milliseconds_of(config_.start_timeout));
+    if (const Status met = meet_host(); !met.ok()) return give_up(met);
     if (endpoint_) HORA_TRY(meet_other_hosts());
     HORA_TRY(open_backend());
     return std::move(transport_);
@@ -245,7 +249,7 @@ class Meeting {
       if (host_of(rank) == host_of(config_.rank)) options.ranks.push_back(rank);
     options.lanes = config_.lanes;
     options.arena_limit = config_.arena_bytes;
-    options.timeout = milliseconds_of(config_.start_timeout);
+    options.timeout = left();
     options.links = inside_;
     auto met = shm::Neighborhood::meet(options, publish(), lookup());
     HORA_TRY(met.status());
@@ -264,25 +268,50 @@ class Meeting {
     std::vector<TcpLink> links;
     for (const Rank rank : outside_) {
       auto socket = endpoint_->wait(key(rank), left());
-      HORA_TRY(socket.status());
+      if (!socket.ok()) return give_up(with_reason_of(rank, socket.status()));
       links.push_back({rank, std::move(socket).value()});
     }
-    if (hosts_ > 1) HORA_TRY(learn_address(links));
+    if (!links.empty()) HORA_TRY(lead(links));
+    if (hosts_ > 1 && links.empty()) HORA_TRY(follow());
     transport_.channel = open_tcp_channel(std::move(transport_.channel), std::move(links),
                                           [kept = endpoint_] { kept->forget_in_child(); });
     return {};
   }
 
-  /// At which address other hosts reach this one: its leader has seen one.
-  Status learn_address(const std::vector<TcpLink>& links) {
-    if (!links.empty()) {
-      address_ = tcp::bound_to(links[0].socket.get()).host();
-      return store_->set(fmt::format("{}address/{}", prefix_, config_.rank), address_);
-    }
-    auto address = store_->get(fmt::format("{}address/{}", prefix_, at_.parent), left());
-    HORA_TRY(address.status());
-    address_ = std::move(address).value();
-    return {};
+  std::string outcome_of(Rank rank) const { return fmt::format("{}outcome/{}", prefix_, rank); }
+
+  /// Leaves the reason for those who wait for this rank.
+  Status give_up(const Status& why) const {
+    (void)store_->set(outcome_of(config_.rank), kFailed + why.message());
+    return why;
+  }
+
+  /// Who did not come may itself have waited in vain, for the same time.
+  Status with_reason_of(Rank rank, const Status& status) const {
+    const auto told = store_->get(outcome_of(rank), patience());
+    if (!told.ok() || !told.value().starts_with(kFailed)) return status;
+    return Status(status.code(), fmt::format("{}, which says: {}", status.message(),
+                                             told.value().substr(kFailed.size())));
+  }
+  milliseconds patience() const { return milliseconds_of(config_.failure_timeout / 10); }
+
+  /// Tells the other ranks of this host at which address others reach it.
+  Status lead(const std::vector<TcpLink>& links) {
+    address_ = tcp::bound_to(links[0].socket.get()).host();
+    return store_->set(outcome_of(config_.rank), address_);
+  }
+
+  /// Waits for the leader, and until it knows whom it missed.
+  Status follow() {
+    auto told = store_->get(outcome_of(at_.parent), left() + 2 * patience());
+    const auto failed = [&](const std::string& why) {
+      return Status(Code::kTimeout, fmt::format("rank {}: its host's rank {} has not met the other "
+                                                "hosts: {}",
+                                                config_.rank, at_.parent, why));
+    };
+    if (!told.ok()) return failed(told.status().message());
+    address_ = std::move(told).value();
+    return address_.starts_with(kFailed) ? failed(address_.substr(kFailed.size())) : Status();
   }
 
   Status open_backend() {
@@ -328,7 +357,7 @@ class Meeting {
 
   const Config& config_;
   const std::string prefix_;
-  const Deadline deadline_;
+  Deadline deadline_;
   const Clock& clock_;
   Transport transport_;
   std::shared_ptr<Store> store_;

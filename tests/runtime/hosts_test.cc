@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 
 #include "hora/engine.h"
+#include "runtime/clock.h"
+#include "runtime/introduction.h"
 #include "runtime/store.h"
 #include "tests/support/engine_work.h"
 #include "tests/support/run_ranks.h"
@@ -92,9 +94,8 @@ struct Job {
     return server;
   }
 
-  /// `body` gets what start() gave.
-  std::string run(
-      const std::function<std::string(Result<std::unique_ptr<Engine>>, Rank)>& body) const {
+  /// Rank 0 serves the store until its `body` ends.
+  std::string run_ranks(const std::function<std::string(Rank)>& body) const {
     return support::run_processes(
         size,
         [&](Rank rank) -> std::string {
@@ -104,9 +105,14 @@ struct Job {
             HORA_WANT(started.ok(), started.status().message());
             server = std::move(started).value();
           }
-          return body(start(rank), rank);
+          return body(rank);
         },
         seconds(60));
+  }
+  /// `body` gets what start() gave.
+  std::string run(
+      const std::function<std::string(Result<std::unique_ptr<Engine>>, Rank)>& body) const {
+    return run_ranks([&](Rank rank) { return body(start(rank), rank); });
   }
   std::string run_engines(const std::function<std::string(Engine&, Rank)>& body) const {
     return run([&](Result<std::unique_ptr<Engine>> engine, Rank rank) -> std::string {
@@ -228,6 +234,43 @@ TEST(Hosts, MeetAtAStoreOverTcpWithTheJobsSecret) {
             "");
 }
 
+/// Rank 0 serves the store until rank 1 has seen its error, too.
+std::string await_seen(const Job& job, Rank rank) {
+  const auto store = connect_store(job.unix_store(), seconds(20));
+  HORA_WANT_OK(store.status());
+  if (rank == 0)
+    HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
+  else
+    (void)store.value()->set("seen", "");  // the answer may come too late
+  return "";
+}
+
+// Of another host everybody is there at first, and then nobody answers.
+TEST(Hosts, ARankThatReliesOnItsLeaderIsToldWhomTheLeaderMisses) {
+  Job job(2, 2);
+  job.config.start_timeout = 3;
+  EXPECT_EQ(job.run_ranks([&](Rank rank) -> std::string {
+    if (rank >= 2) {
+      Config config = job.config;
+      config.rank = rank;
+      config.cross_rank = 1;
+      const auto store = connect_store(job.unix_store(), seconds(20));
+      HORA_WANT_OK(store.status());
+      return introduce(*store.value(), config, "epoch1/member/", SystemClock(), "")
+          .status()
+          .message();
+    }
+    const std::string error = job.start(rank).status().message();
+    const std::string told = rank == 0
+                                 ? "tcp: rank 0 waited "
+                                 : "rank 1: its host's rank 0 has not met the other hosts: tcp: ";
+    HORA_WANT(error.starts_with(told), error);
+    HORA_WANT(error.ends_with(" for rank 2 to connect"), error);
+    return await_seen(job, rank);
+  }),
+            "");
+}
+
 TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
   Job job(2, 1);
   job.store_over_tcp = true;
@@ -237,14 +280,7 @@ TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
       HORA_WANT(!engine.ok(), "it started");
       HORA_WANT(engine.status().message().find("HORA_SECRET") != std::string::npos,
                 engine.status().message());
-      // Rank 0 serves the store until the other has seen its error, too.
-      const auto store = connect_store(job.unix_store(), seconds(20));
-      HORA_WANT_OK(store.status());
-      if (rank == 0)
-        HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
-      else
-        (void)store.value()->set("seen", "");  // the answer may come too late
-      return "";
+      return await_seen(job, rank);
     }),
               "");
   }
