@@ -70,6 +70,7 @@ class SocketStore : public Store {
   // The server answers a set() at once; more than this and it is stopped or stuck.
   static constexpr milliseconds kSetTimeout{30'000};
   static constexpr milliseconds kReconnect{5'000};  // over a network packets get lost
+  static constexpr milliseconds kLong{500};         // a wait after which more time is well spent
 
   bool over_tcp() const { return address_.starts_with(store_wire::kTcpScheme); }
 
@@ -187,17 +188,33 @@ class SocketStore : public Store {
   }
 
   Result<std::string> ask(std::string_view frame, std::string_view key, milliseconds timeout) {
-    const Deadline deadline(clock_, timeout);
-    tcp::Socket connection = take();
+    tcp::Socket connection = resume(frame);
+    const bool asked = connection.valid();
+    if (!asked) connection = take();
     if (!connection.valid()) {
-      // The server was there before: if it refuses now, it will not come back.
-      const milliseconds patience = over_tcp() ? kReconnect : milliseconds(kRetryMilliseconds);
-      Result<tcp::Socket> made = open(Deadline(clock_, std::min(patience, timeout)));
+      // The server was there before: if it refuses now, it will not come back. To reach it may take
+      // longer than the caller would wait for an answer.
+      Result<tcp::Socket> made =
+          open(Deadline(clock_, over_tcp() ? kReconnect : milliseconds(kRetryMilliseconds)));
       HORA_TRY(made.status());
       connection = std::move(made).value();
     }
+    const Deadline deadline(clock_, timeout);
+    if (!asked) HORA_TRY(send(connection, frame, key, deadline));
+    const Status ready = await(connection.get(), POLLIN, key, deadline);
+    if (ready.ok()) return answer(connection, key, Deadline(clock_, kSetTimeout));
+    if (ready.code() == Code::kTimeout) {
+      suspend(frame, std::move(connection));
+      // Did nobody set it, or is the server out of reach?
+      if (over_tcp() && timeout >= kLong)
+        HORA_TRY(open(Deadline(clock_, std::min(kReconnect, timeout))).status());
+    }
+    return ready;
+  }
+
+  Result<std::string> answer(tcp::Socket& connection, std::string_view key,
+                             const Deadline& deadline) {
     std::string reply;
-    HORA_TRY(send(connection, frame, key, deadline));
     HORA_TRY(receive(connection, store_wire::kHeader, reply, key, deadline));
     const size_t length = store_wire::length_in(reply);
     if (length == 0 || length > store_wire::kMaxBody + 1)
@@ -270,6 +287,24 @@ class SocketStore : public Store {
     if (idle_.size() < kIdle) idle_.push_back(std::move(connection));
   }
 
+  /// A question that was given up stays asked. Who asks again and again for a short time each gets
+  /// an answer that is on its way for longer.
+  void suspend(std::string_view frame, tcp::Socket connection) {
+    const std::lock_guard lock(mutex_);
+    if (asked_.size() == kIdle) asked_.erase(asked_.begin());
+    asked_.emplace_back(frame, std::move(connection));
+  }
+
+  tcp::Socket resume(std::string_view frame) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(asked_.begin(), asked_.end(),
+                                    [&](const auto& each) { return each.first == frame; });
+    if (found == asked_.end()) return {};
+    tcp::Socket connection = std::move(found->second);
+    asked_.erase(found);
+    return connection;
+  }
+
   static constexpr int kRetryMilliseconds = 20;
   static constexpr size_t kIdle = 2;
 
@@ -282,7 +317,8 @@ class SocketStore : public Store {
 
   const SystemClock clock_;
   std::mutex mutex_;
-  std::vector<tcp::Socket> idle_;  // guarded by mutex_
+  std::vector<tcp::Socket> idle_;                           // guarded by mutex_
+  std::vector<std::pair<std::string, tcp::Socket>> asked_;  // guarded by mutex_
 };
 
 }  // namespace

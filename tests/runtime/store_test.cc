@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -18,6 +19,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "ops/descriptor.h"
 #include "ops/tcp/address.h"
@@ -364,6 +366,52 @@ TEST(StoreOverTcp, TriesSeveralAddressesAndGivesUpInTimeNamingThemAll) {
       << refused.status().message();
   EXPECT_EQ(connect_store("tcp://", kShort, kKey).status().code(), Code::kInvalidArgument);
   EXPECT_EQ(connect_store("tcp://here", kShort, kKey).status().code(), Code::kInvalidArgument);
+}
+
+TEST(StoreOverTcp, AServerOutOfReachIsNotTakenForAKeyThatNobodySet) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  Descriptor mine(ends[0]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    mine.reset();
+    {
+      const StoreServer::Network network = on_loopback();
+      const Served served(&network);
+      const std::string where = served.network_address();
+      char end;
+      if (::write(ends[1], where.data(), where.size()) > 0) (void)!::read(ends[1], &end, 1);
+    }
+    ::_exit(0);
+  }
+  ::close(ends[1]);
+  char address[256] = {};
+  ASSERT_GT(::read(mine.get(), address, sizeof(address) - 1), 0);
+  const auto store = connect_store(address, kLong, kKey);
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  ASSERT_TRUE(store.value()->set("there", "before").ok());
+  constexpr milliseconds kWait{600};
+  EXPECT_EQ(store.value()->get("key", kWait).status().code(), Code::kTimeout);
+  ::kill(child, SIGSTOP);
+  const Status stopped = store.value()->get("key", kWait).status();
+  EXPECT_EQ(stopped.code(), Code::kUnavailable) << stopped.message();
+  EXPECT_NE(stopped.message().find(address), std::string::npos) << stopped.message();
+  // It goes on while a rank that has little patience connects anew, and asks again.
+  std::thread waker([child] {
+    ::usleep(200'000);
+    ::kill(child, SIGCONT);
+  });
+  constexpr milliseconds kSlice{20};
+  std::string value;
+  for (int i = 0; i < 500 && value.empty(); ++i) {
+    const auto got = store.value()->get("there", kSlice);
+    if (got.ok()) value = got.value();
+    EXPECT_TRUE(got.ok() || got.status().code() == Code::kTimeout) << got.status().message();
+  }
+  EXPECT_EQ(value, "before");
+  waker.join();
+  mine.reset();
+  ::waitpid(child, nullptr, 0);
 }
 
 TEST(StoreOverTcp, StrangersAreCutOffAndToldOnceAndOthersGoOn) {
