@@ -6,9 +6,12 @@ which gets to the others through a stand-in for ssh. Sums are of small integers,
 """
 
 import contextlib
+import json
+import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from links import Links, needs_links
@@ -17,6 +20,7 @@ from support import HORARUN, needs_horarun
 pytestmark = needs_horarun
 LIMIT = 90  # seconds; a job takes a few, most of it to import torch
 FAILURE_TIMEOUT = 3
+SUMS = pathlib.Path(__file__).parent.parent / "faults" / "rank.py"
 
 # Small and large, in one tensor and in several at once, and what is not a sum.
 COLLECTIVES = """
@@ -63,6 +67,27 @@ def words(links, tmp_path, slots, *program, backend="tcp"):
         *("--failure-timeout", f"{FAILURE_TIMEOUT}s", "--grace", "3s"),
         *("-x", "OMP_NUM_THREADS=1", sys.executable, "-c", *program),
     ]
+
+
+def sums(links, tmp_path, slots, steps, **options):
+    """A job of ranks that check their sums and note in files how they fare; without torch."""
+    *launch, _, _ = words(links, tmp_path, slots, "", **options)
+    return [*launch, "-S", SUMS, tmp_path, steps]
+
+
+def notes_of(tmp_path, rank):
+    """What a rank of `sums` has noted, without times and details."""
+    path = tmp_path / f"rank.{rank}"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line)[1] for line in lines if line.endswith("\n")]
+
+
+def await_notes(tmp_path, ranks, what, count):
+    """Until each rank has noted it so often."""
+    deadline = time.monotonic() + LIMIT
+    while any(notes_of(tmp_path, rank).count(what) < count for rank in range(ranks)):
+        assert time.monotonic() < deadline, [notes_of(tmp_path, rank) for rank in range(ranks)]
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -114,6 +139,40 @@ def test_sums_are_exact_over_a_link_that_loses_packets(tmp_path):
         job = links.run(0, *words(links, tmp_path, 1, COLLECTIVES), timeout=LIMIT)
         assert job.returncode == 0, job.stdout
         assert sum(host[2] for host in links.counts()) > 0
+
+
+@needs_links
+@pytest.mark.parametrize("backend", ["tcp", "gloo"])
+def test_sums_are_exact_over_a_slow_and_long_link(tmp_path, backend):
+    with Links(2, rate="100mbit", delay_ms=20) as links:
+        job = links.run(0, *sums(links, tmp_path, 2, 6, backend=backend), timeout=LIMIT)
+    assert job.returncode == 0, job.stdout
+    assert [notes_of(tmp_path, rank)[-1] for rank in range(4)] == ["left"] * 4
+
+
+@needs_links
+def test_two_hosts_of_four_ranks_compute_exact_sums(tmp_path):
+    steps = 30
+    with Links(2, rate="1gbit") as links:
+        job = links.run(0, *sums(links, tmp_path, 4, steps), timeout=LIMIT)
+    assert job.returncode == 0, job.stdout
+    assert [notes_of(tmp_path, rank)[-1] for rank in range(8)] == ["left"] * 8
+
+
+@needs_links
+def test_a_job_goes_on_after_a_cut_shorter_than_the_failure_timeout(tmp_path):
+    with Links(2, rate="1gbit") as links, links.start(0, *sums(links, tmp_path, 1, 10**9)) as job:
+        try:
+            await_notes(tmp_path, 2, "joined", 1)
+            links.cut(0, 1)
+            time.sleep(FAILURE_TIMEOUT / 3)
+            links.restore(0, 1)
+            gone_on = max(notes_of(tmp_path, rank).count("goes on") for rank in range(2))
+            await_notes(tmp_path, 2, "goes on", gone_on + 2)
+        finally:
+            job.terminate()
+    for rank in range(2):
+        assert not {"error", "wrong"} & set(notes_of(tmp_path, rank))
 
 
 @needs_links
