@@ -334,6 +334,7 @@ class Meeting {
     options.epoch = config_.epoch;
     options.streams = config_.tcp_streams;
     options.hosts = transport_.hosts;
+    options.path_timeout = milliseconds_of(config_.failure_timeout);
     options.now = [clock = SystemClock()] { return clock.now(); };
     return tcp::open(endpoint_, options);
   }

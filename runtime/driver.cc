@@ -22,6 +22,13 @@ int64_t nanoseconds(double seconds) {
   return static_cast<int64_t>(seconds * 1e9);
 }
 
+/// How long others have to tell why an operation failed here. Whoever closed a connection had a
+/// reason, and is to tell it first.
+int64_t patience_with(const Status& error, const Config& config) {
+  const int64_t whole = nanoseconds(config.failure_timeout);
+  return error.code() == Code::kPeerLost ? whole / 5 : whole / 10;
+}
+
 Options options_of(const Config& config, const Transport& transport) {
   Options options;
   options.bucket_bytes = config.bucket_bytes;
@@ -102,7 +109,7 @@ bool Driver::step() {
       inputs_.lost.push_back({transport_.world.rank, corrupt.message()});
       dirty_ = true;
     }
-    if (data_error_ && now - data_error_->since > nanoseconds(config_.failure_timeout) / 10) {
+    if (data_error_ && now - data_error_->since > patience_with(data_error_->status, config_)) {
       inputs_.lost.push_back(
           {transport_.world.rank,
            fmt::format("'{}' failed here: {}", data_error_->what, data_error_->status.message())});

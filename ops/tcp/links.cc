@@ -29,6 +29,15 @@ void suit_to_distance(int socket) {
       return;
 }
 
+/// Has the peer's machine not answered for what was sent so long ago? It answers for a process that
+/// is stopped, too, so it or the way there is gone.
+bool unanswered(int socket, std::chrono::nanoseconds limit) {
+  tcp_info info{};
+  socklen_t length = sizeof(info);
+  return ::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
+         info.tcpi_unacked > 0 && std::chrono::milliseconds(info.tcpi_last_ack_recv) >= limit;
+}
+
 }  // namespace
 
 Watch::Watch() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
@@ -194,7 +203,16 @@ void Links::look_for_silence() {
     const Stream& stream = link->stream;
     const Peer& peer = peers_.find(stream.peer())->second;
     if (!(stream.sends() || stream.expects())) continue;
-    if (now - peer.heard_at < options_.operation_timeout.count()) continue;
+    const int64_t silent = now - peer.heard_at;
+    if (stream.attached() && silent >= options_.path_timeout.count() &&
+        unanswered(stream.socket(), options_.path_timeout))
+      return fail(
+          Status(Code::kTimeout,
+                 fmt::format("tcp: rank {} had no answer from rank {}'s host for {} s in "
+                             "operation {:#x}",
+                             flow_.self, stream.peer(),
+                             static_cast<double>(options_.path_timeout.count()) / 1e9, flow_.tag)));
+    if (silent < options_.operation_timeout.count()) continue;
     if (!guilty || (stream.expects(0) && !guilty->expects(0))) guilty = &stream;
   }
   if (!guilty) return;

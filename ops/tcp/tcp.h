@@ -26,6 +26,9 @@ struct Options {
   int streams = 4;
   std::vector<int> hosts = {};   ///< of each rank, equal on all; empty: all different
   LinkCost link = kUsualAcross;  ///< the slowest between two hosts; equal on all ranks
+  /// How long a peer's machine may leave unacknowledged what was sent to it in an operation. The
+  /// engine watches neighbors in its tree only, and data goes other ways, too.
+  std::chrono::nanoseconds path_timeout = std::chrono::seconds(10);
   /// How long a peer may move nothing in the middle of an operation. The engine's own liveness is
   /// quicker; this bounds what it cannot see.
   std::chrono::nanoseconds operation_timeout = std::chrono::seconds(60);
@@ -46,7 +49,8 @@ struct Dial {
 /// order: the bits are those of `local` and `shm`.
 ///
 /// Errors of operations: kPeerLost names the rank whose connection ended, could not be made, or was
-/// silent for the timeout; kCorrupt the rank that sent something else than was its turn, and both.
+/// silent for the timeout; kTimeout the rank whose machine does not answer; kCorrupt the rank that
+/// sent something else than was its turn, and both.
 /// After an operation that failed or was aborted every later one on its lane fails, too. A failure
 /// also closes the lane's connections, so that the others notice; an abort does not, since whoever
 /// aborts tells the others better.

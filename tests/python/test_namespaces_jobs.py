@@ -201,6 +201,23 @@ def test_a_link_that_is_cut_is_named_within_the_failure_timeout(tmp_path, direct
     assert re.search(r"^\[1\] ended: .*rank 0", output, re.MULTILINE), output
 
 
+@needs_links
+def test_a_cut_between_hosts_that_only_exchange_data_is_named_by_all(tmp_path):
+    """In the control tree both are neighbors of the first host, and not of each other."""
+    with Links(3, rate="1gbit") as links, links.start(0, *sums(links, tmp_path, 1, 10**9)) as job:
+        try:
+            await_notes(tmp_path, 3, "joined", 1)
+            links.cut(1, 2)
+            job.wait(LIMIT)
+        finally:
+            job.kill()
+    for rank in range(3):
+        *_, (_, what, text) = map(json.loads, (tmp_path / f"rank.{rank}").read_text().splitlines())
+        assert what == "error"
+        assert {"1", "2"} <= set(re.findall(r"rank (\d)", text)), text
+        assert f"for {FAILURE_TIMEOUT} s" in text
+
+
 # Sends to each port that somebody listens at on this host what no rank sends, and stays.
 STRANGER = """
 import pathlib, socket, sys, time
