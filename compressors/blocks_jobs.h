@@ -6,8 +6,8 @@ namespace hora {
 
 constexpr uint32_t kLanes = 32;
 
-/// What the memory adds to the input: nothing, the residual, or it already holds the sum itself.
-enum class Mode : uint8_t { kPlain, kFeedback, kHeld };
+/// What the memory adds to the input: nothing, or the residual.
+enum class Mode : uint8_t { kPlain, kFeedback };
 
 struct EncodeJob {
   const float* input;
@@ -19,6 +19,7 @@ struct EncodeJob {
   float input_scale, residual_scale;  ///< prescale or clip; decay or learning-rate ratio
   Key key;
   Mode mode;
+  float parameter = 1;  ///< what `quant:scale=` says; see the quantizer's fit()
 };
 
 struct DecodeJob {
@@ -61,10 +62,20 @@ constexpr BlockKernels kernels_of(const char* family, BlockKernels::Isa isa,
   return {family, isa, Q::kBits, Q::kScales, Q::kRandom, Q::kPromises, encode, decode};
 }
 
+/// Rows of lanes in one strip, and its bytes for each lane. A width that divides 8 fills a byte
+/// from several rows; 3, 5, 6 and 7 bits take one byte of each of their bits from 8 rows; 16 take a
+/// row.
+HORA_HD constexpr uint32_t strip_rows(int bits) {
+  return bits == 16 ? 1 : 8 % bits == 0 ? 8 / static_cast<uint32_t>(bits) : 8;
+}
+HORA_HD constexpr uint32_t strip_bytes(int bits) {
+  return bits == 16 ? 2 : 8 % bits == 0 ? 1 : static_cast<uint32_t>(bits);
+}
+
 /// Bytes of codes for a block of `count` elements.
 HORA_HD uint64_t code_bytes(int bits, uint64_t count) {
-  const uint64_t rows = (count + kLanes - 1) / kLanes;
-  return bits == 16 ? rows * 64 : (rows * static_cast<uint64_t>(bits) + 7) / 8 * kLanes;
+  const uint64_t rows = (count + kLanes - 1) / kLanes, strip = strip_rows(bits);
+  return (rows + strip - 1) / strip * strip_bytes(bits) * kLanes;
 }
 
 }  // namespace hora

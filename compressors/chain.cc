@@ -24,8 +24,8 @@ void add_names(const Table& table, std::vector<std::string_view>& names) {
   for (const auto& entry : table) names.push_back(entry.name);
 }
 
-/// A preset's chain with the user's keys filled in; those are erased from `keys`.
-std::string expand(const Preset& preset, std::map<std::string, std::string>& keys) {
+/// A preset's chain with the user's keys filled in.
+std::string expand(const Preset& preset, const std::map<std::string, std::string>& keys) {
   std::string out;
   std::string_view rest = preset.chain;
   while (true) {
@@ -38,8 +38,11 @@ std::string expand(const Preset& preset, std::map<std::string, std::string>& key
     const size_t equals = slot.find('=');
     const auto given = keys.find(std::string(slot.substr(0, equals)));
     out += given == keys.end() ? slot.substr(equals + 1) : std::string_view(given->second);
-    if (given != keys.end()) keys.erase(given);
   }
+}
+
+Order order_of(std::string_view stage) {
+  return lookup(stages(), stage)->order;
 }
 
 std::vector<std::string_view> preset_keys(const Preset& preset) {
@@ -176,12 +179,24 @@ Status ChainConfig::parse_item(std::string_view text, size_t at, bool expanded) 
     return {};
   }
   for (const StageKey& key : stage->keys) keys.emplace(key.name, normal_value(key.standard));
-  if (!items_.empty() && lookup(stages(), items_.back().name)->order >= stage->order) {
-    const bool same = lookup(stages(), items_.back().name)->order == stage->order;
-    return text_error(at, fmt::format("'{}' {} '{}'", name, same ? "excludes" : "must come before",
-                                      items_.back().name));
+  return place({name, std::move(keys), at}, expanded);
+}
+
+Status ChainConfig::place(Item item, bool expanded) {
+  const Order order = order_of(item.name);
+  auto where = items_.end();
+  while (where != items_.begin() && order_of(std::prev(where)->name) > order) --where;
+  const bool taken = where != items_.begin() && order_of(std::prev(where)->name) == order;
+  if (taken && expanded && order == Order::kMemory) return {};
+  if (taken) {
+    return text_error(item.at,
+                      fmt::format("'{}' excludes '{}'", item.name, std::prev(where)->name));
   }
-  items_.push_back({name, std::move(keys), at});
+  if (where != items_.end() && !expanded) {
+    return text_error(item.at,
+                      fmt::format("'{}' must come before '{}'", item.name, items_.back().name));
+  }
+  items_.insert(where, std::move(item));
   return {};
 }
 
@@ -191,13 +206,15 @@ Status ChainConfig::complete() {
   const auto probe = [&] { return codec(kProbe); };
   Result<std::unique_ptr<Codec>> tried = probe();
   if (!tried.ok()) return tried.status();
-  const Stage& first = *lookup(stages(), items_.front().name);
   const Traits bare = tried.value()->traits();
-  if (!first.remember && !bare.linear && !bare.unbiased) {
-    const Stage& ef = *lookup(stages(), "ef");
+  const bool remembers = std::any_of(items_.begin(), items_.end(), [](const Item& item) {
+    return order_of(item.name) == Order::kMemory;
+  });
+  if (!remembers && !bare.linear && !bare.unbiased) {
     Item memory{"ef", {}, items_.front().at};
-    for (const StageKey& key : ef.keys) memory.keys.emplace(key.name, normal_value(key.standard));
-    items_.insert(items_.begin(), std::move(memory));
+    for (const StageKey& key : lookup(stages(), "ef")->keys)
+      memory.keys.emplace(key.name, normal_value(key.standard));
+    HORA_TRY(place(std::move(memory), true));
     tried = probe();
     if (!tried.ok()) return tried.status();
   }
@@ -206,8 +223,13 @@ Status ChainConfig::complete() {
     return text_error(0,
                       "agg=linear needs a chain whose payloads can be added; use recode or gather");
   }
-  if (aggregation_ == "recode" && (traits.sparse || tried.value()->rounds() > 1)) {
-    return text_error(0, "agg=recode does not suit this chain; leave agg= out");
+  // A memory of sums is settled by finish(), and a factor alone cannot be decoded.
+  const Codec& made = *tried.value();
+  const bool sums_only = made.rounds() > 1 || (traits.linear && !made.slabs(1).empty());
+  if ((aggregation_ == "recode" && (traits.sparse || sums_only)) ||
+      (aggregation_ == "gather" && sums_only)) {
+    return text_error(0,
+                      fmt::format("agg={} does not suit this chain; leave agg= out", aggregation_));
   }
   write_canonical();
   return {};
@@ -227,33 +249,46 @@ void ChainConfig::write_canonical() {
   if (!none()) canonical_ += ";agg=" + aggregation_;
 }
 
-Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent) const {
+Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t step,
+                                                  uint64_t* until) const {
   HORA_CHECK(!none(), "a chain of none has no codec");
-  Memory memory;
-  std::unique_ptr<Codec> inner;
-  const auto outermost = std::find_if(items_.begin(), items_.end(), [](const Item& item) {
-    return lookup(stages(), item.name)->make != nullptr;
-  });
   const auto refuse = [](const Item& item, const std::string& why) {
     return text_error(item.at, fmt::format("'{}': {}", item.name, why));
   };
-  for (auto item = items_.begin(); item != outermost; ++item) {
-    Keys keys(item->keys);
-    lookup(stages(), item->name)->remember(keys, memory);
-    if (!keys.refused().empty()) return refuse(*item, keys.refused());
-  }
+  const auto makes = [](const Item& item) { return lookup(stages(), item.name)->make != nullptr; };
+  const auto outermost = std::find_if(items_.begin(), items_.end(), makes);
   if (outermost == items_.end()) {
     return refuse(items_.front(), "alone compresses nothing; add a stage or write 'none'");
   }
-  for (auto item = items_.end(); item != outermost;) {
-    --item;
-    Keys keys(item->keys);
-    Binding binding{extent, item == outermost ? memory : Memory(), std::move(inner)};
-    inner = lookup(stages(), item->name)->make(keys, std::move(binding));
-    if (!keys.refused().empty()) return refuse(*item, keys.refused());
-    HORA_CHECK(inner != nullptr, item->name);
+  Memory memory;
+  for (const Item& item : items_) {
+    const Stage& stage = *lookup(stages(), item.name);
+    if (!stage.remember) continue;
+    Keys keys(item.keys);
+    stage.remember(keys, memory);
+    if (!keys.refused().empty()) return refuse(item, keys.refused());
   }
-  return inner;
+  Binding binding{extent, {}, nullptr, nullptr, step};
+  const Item* index = nullptr;  // an index code that no selection has taken yet
+  for (auto item = items_.rbegin(); item != items_.rend(); ++item) {
+    const Stage& stage = *lookup(stages(), item->name);
+    Keys keys(item->keys);
+    if (stage.code) {
+      binding.code = stage.code(keys);
+      index = &*item;
+    } else if (stage.make) {
+      if (&*item == &*outermost) binding.memory = memory;
+      binding.inner = stage.make(keys, binding);
+      if (stage.order == Order::kSelect) index = nullptr;
+    } else if (stage.around) {
+      binding.inner = stage.around(keys, std::move(binding.inner));
+    }
+    if (!keys.refused().empty()) return refuse(*item, keys.refused());
+  }
+  if (index) return refuse(*index, "needs a selection such as topk to its left");
+  HORA_CHECK(binding.inner != nullptr, canonical_);
+  if (until) *until = binding.until;
+  return std::move(binding.inner);
 }
 
 Aggregation ChainConfig::aggregation(const Traits& traits) const {

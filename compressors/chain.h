@@ -29,7 +29,9 @@ std::string_view name_of(Aggregation how);
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
 ///
 /// Numbers may end in %, k (1024) or M. Presets are expanded, missing keys written out, and a
-/// biased chain gets `ef` unless it says `noef`. Immutable; copies are deep.
+/// biased chain gets `ef` unless it says `noef`. Stages stand in the order of enum Order; what a
+/// preset expands to goes where it belongs, and its memory gives way to one that is there already.
+/// Immutable; copies are deep.
 class ChainConfig {
  public:
   ChainConfig() = default;  ///< none
@@ -42,23 +44,29 @@ class ChainConfig {
   std::string_view chain_text() const;  ///< canonical() without its sections
   bool none() const { return items_.empty(); }
 
-  /// The codec for one tensor; not for none().
-  Result<std::unique_ptr<Codec>> codec(const Extent& extent) const;
+  /// The codec for one tensor after `step` exchanges; not for none(). A chain that warms up needs
+  /// another one, with the same state, when `until` of them have been made (~0: never).
+  Result<std::unique_ptr<Codec>> codec(const Extent& extent, uint64_t step = 0,
+                                       uint64_t* until = nullptr) const;
+
+  /// The stages and their keys, in order.
+  struct Item {
+    std::string name;
+    std::map<std::string, std::string> keys;
+    size_t at = 0;  ///< where in the text, for messages
+  };
+  std::span<const Item> items() const { return items_; }
 
   /// What `agg=` says, or what suits the traits. kDense for none().
   Aggregation aggregation(const Traits& traits) const;
 
  private:
   friend class CompressionRules;
-  struct Item {
-    std::string name;
-    std::map<std::string, std::string> keys;
-    size_t at = 0;  ///< where in the text, for messages
-  };
   static Result<ChainConfig> parse_sections(const std::vector<Fragment>& sections);
   static Result<ChainConfig> parse_bare(Fragment chain);
   Status parse_chain(std::string_view text, size_t at, bool expanded);
   Status parse_item(std::string_view text, size_t at, bool expanded);
+  Status place(Item item, bool expanded);
   Status parse_section(std::string_view key, std::string_view value, size_t at);
   Status complete();
   void write_canonical();

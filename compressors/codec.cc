@@ -12,6 +12,11 @@ Extent extent_of(std::string_view name, const Shape& shape) {
   return {hash, rows, count / rows};
 }
 
+size_t whole_granule(const Extent& extent) {
+  constexpr size_t kRow = 32, kMost = size_t{1} << 31;  // a signature has 32 bits for it
+  return std::clamp((extent.count() + kRow - 1) / kRow * kRow, kRow, kMost);
+}
+
 float* State::find(std::string_view name) {
   for (Slab& slab : slabs) {
     if (slab.spec.name == name) return slab.values.data();

@@ -33,6 +33,9 @@ struct Extent {
 /// The extent of tensor `name`: the first dimension makes the rows, the others the columns.
 Extent extent_of(std::string_view name, const Shape& shape);
 
+/// The granule of a codec that looks at a whole tensor: no piece is less, up to 2^31 elements.
+size_t whole_granule(const Extent& extent);
+
 /// How a slab of state survives a change in the number of ranks.
 enum class Law : uint8_t {
   kPending,     ///< owed to the model: its mean (or sum) over ranks is kept
@@ -69,8 +72,19 @@ class Workspace {
   float* floats(size_t slot, size_t count) {
     return reinterpret_cast<float*>(memory(slot, count * sizeof(float)));
   }
-  static constexpr size_t kTakeBack =
-      0;  ///< Codec::take_back's own; a codec uses slots from 1 to 7
+
+  /// Slots of those that may be at work at the same time: a codec, and those around and inside it.
+  enum Slot : size_t {
+    kTakeBack,
+    kClip,
+    kMemory,
+    kTransform,
+    kSent,
+    kChosen,
+    kValues,
+    kCandidates,
+    kMagnitudes
+  };
 };
 
 /// A run of one tensor's elements. `first` is a multiple of the codec's granule.
@@ -90,7 +104,11 @@ struct Turn {
   float input_scale = 1;  ///< multiplies the input before anything else
   DeviceKind device = DeviceKind::kHost;
   void* stream = nullptr;
+  bool held = false;  ///< what to encode is in the slab "residual" already; there is no input
 };
+
+/// What a codec draws random numbers for: nothing, what all ranks draw alike, or its own rounding.
+enum class Draws : uint8_t { kNone, kShared, kPrivate };
 
 /// Declared by a codec, tested by the conformance suite, and what the choice of aggregation rests
 /// on.
@@ -100,6 +118,8 @@ struct Traits {
   bool contractive = false;   ///< |x - decode(encode(x))|^2 <= (1 - delta) |x|^2, delta > 0
   bool exact_values = false;  ///< what is sent is sent exactly: p == decoded + e' to the bit
   bool sparse = false;        ///< selects over a whole piece, decodes few: gather, do not recode
+  bool conserves = false;     ///< input + what was owed = decoded + what is owed
+  Draws draws = Draws::kNone;
 };
 
 /// Gradient to payload and back, for one tensor. Immutable; everything that changes is in State.
@@ -134,9 +154,17 @@ class Codec {
   virtual void take_back(const Turn& turn, const Piece& piece, State& state,
                          std::span<const std::byte> payload, const float* result = nullptr) const;
 
+  /// The elements of the piece that `payload` speaks of, ascending; empty when it speaks of all.
+  /// In the workspace; good until it is used again.
+  virtual std::span<const uint32_t> sent(const Turn&, std::span<const std::byte> /*payload*/,
+                                         size_t /*count*/) const {
+    return {};
+  }
+
   /// Linear codecs only. Their exchange is `rounds` allreduces; next() turns the outcome of one
   /// round into the payload of the following one; finish() adds `scale` times the decoded outcome
-  /// of the last to `result` (zeros) and settles the memory.
+  /// of the last to `result` (zeros) and settles the memory: until then all that was to be sent
+  /// is in it, so that an exchange that fails leaves everything owed.
   virtual int rounds() const { return 1; }
   virtual DType wire() const { return DType::kUInt8; }
   virtual size_t round_bytes(int /*round*/, size_t count) const { return payload_bytes(count); }

@@ -7,18 +7,22 @@ namespace {
 
 class Dense final : public Codec {
  public:
-  Dense(const BlockKernels& kernels, size_t bucket, DType wire, const Binding& binding)
+  Dense(const BlockKernels& kernels, size_t bucket, DType wire, float parameter,
+        const Binding& binding)
       : Codec(binding.extent),
         kernels_(kernels),
         memory_(binding.memory),
         bucket_(bucket),
-        wire_(wire) {}
+        wire_(wire),
+        parameter_(parameter) {}
 
   Traits traits() const override {
     // A sum of halves is rounded where no memory sees it: with a memory it must be recoded.
     return {.linear = kernels_.promises.linear && !memory_.feedback,
             .unbiased = kernels_.promises.unbiased && !memory_.feedback,
-            .contractive = kernels_.promises.contractive};
+            .contractive = kernels_.promises.contractive,
+            .conserves = memory_.conserves(),
+            .draws = kernels_.random ? Draws::kPrivate : Draws::kNone};
   }
   size_t granule() const override { return bucket_; }
   DType wire() const override { return wire_; }
@@ -28,26 +32,23 @@ class Dense final : public Codec {
            code_bytes(kernels_.bits, count % bucket_);
   }
 
-  std::vector<SlabSpec> slabs(size_t count) const override {
-    if (!memory_.feedback) return {};
-    return {{"residual", count, Law::kPending}};
-  }
+  std::vector<SlabSpec> slabs(size_t count) const override { return memory_.slabs(count); }
 
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
-    float* residual = slab_at(state, "residual", piece);
-    const float rate = memory_.update_units ? turn.step.rate_ratio : 1.0f;
-    const EncodeJob job{.input = piece.input,
-                        .residual = residual,
+    const Source source = source_of(turn, piece, state, memory_);
+    const EncodeJob job{.input = source.input,
+                        .residual = source.residual,
                         .scales = reinterpret_cast<float*>(payload),
                         .codes = reinterpret_cast<uint8_t*>(payload) + scale_bytes(piece.count),
                         .first = piece.first,
                         .count = piece.count,
                         .bucket = static_cast<uint32_t>(bucket_),
-                        .input_scale = turn.input_scale,
-                        .residual_scale = memory_.decay * rate,
+                        .input_scale = source.input_scale,
+                        .residual_scale = source.residual_scale,
                         .key = make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer),
-                        .mode = residual ? Mode::kFeedback : Mode::kPlain};
+                        .mode = source.residual ? Mode::kFeedback : Mode::kPlain,
+                        .parameter = parameter_};
     kernels_.encode(job, turn.stream);
   }
 
@@ -87,13 +88,14 @@ class Dense final : public Codec {
   const Memory memory_;
   const size_t bucket_;
   const DType wire_;
+  const float parameter_;
 };
 
 }  // namespace
 
 std::unique_ptr<Codec> make_dense(const BlockKernels& kernels, size_t bucket, DType wire,
-                                  const Binding& binding) {
-  return std::make_unique<Dense>(kernels, bucket, wire, binding);
+                                  float parameter, const Binding& binding) {
+  return std::make_unique<Dense>(kernels, bucket, wire, parameter, binding);
 }
 
 }  // namespace hora

@@ -16,10 +16,17 @@ void remember(Keys& keys, Memory& memory) {
   memory.update_units = keys.choice("units", {"grad", "update"}) == "update";
 }
 
-const RegisterStage feedback({"ef", 1, {{"decay", "1"}, {"units", "grad"}}, nullptr, remember});
-const RegisterStage without({"noef", 1, {}, nullptr, [](Keys&, Memory& memory) {
-                               memory.declined = true;
-                             }});
+const RegisterStage feedback(
+    {.name = "ef",
+     .order = Order::kMemory,
+     .what = "error feedback: what was not sent is added to the next gradient (Seide et al. 2014)",
+     .keys = {{"decay", "1", "0 to 1: what is owed is multiplied by it at each step"},
+              {"units", "grad", "grad, or update: rescaled when the learning rate changes"}},
+     .remember = remember});
+const RegisterStage without({.name = "noef",
+                             .order = Order::kMemory,
+                             .what = "no memory, although the chain is biased",
+                             .remember = [](Keys&, Memory& memory) { memory.declined = true; }});
 
 }  // namespace
 }  // namespace hora

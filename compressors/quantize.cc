@@ -1,8 +1,7 @@
 // `quant`: few bits for each element and a scale or two for each block of `bucket` elements.
 // `recon` names the quantizer (a file in kernels/), `round` how it rounds.
 //
-// Preset onebit: Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2014, with blocks
-// in the place of matrix columns. A scale block of `column` is a run of the last dimensions.
+// A scale block of `column` is a run of the last dimensions.
 
 #include <fmt/format.h>
 
@@ -15,9 +14,10 @@ namespace {
 constexpr size_t kShortest = 128, kStandard = 512;
 
 size_t bucket_of(Keys& keys, const Extent& extent) {
+  if (keys.text("bucket") == "tensor") return whole_granule(extent);
   if (keys.text("bucket") != "column") {
     const size_t bucket = keys.count("bucket", 32, size_t{1} << 20);
-    if (bucket % kLanes != 0) keys.refuse("bucket must be a multiple of 32, or 'column'");
+    if (bucket % kLanes != 0) keys.refuse("bucket must be a multiple of 32, 'column' or 'tensor'");
     return bucket;
   }
   // Shorter columns would send more scales than codes; ends inside a row of lanes would not align.
@@ -26,22 +26,27 @@ size_t bucket_of(Keys& keys, const Extent& extent) {
   return usable ? extent.columns : kStandard;
 }
 
-std::unique_ptr<Codec> make(Keys& keys, Binding&& binding) {
+std::unique_ptr<Codec> make(Keys& keys, Binding& binding) {
   const std::string_view round = keys.choice("round", {"auto", "nearest", "stochastic"});
   const std::string_view family = keys.text("recon");
   const auto bits = static_cast<int>(keys.count("bits", 1, 8));
   const size_t bucket = bucket_of(keys, binding.extent);
+  const auto scale = static_cast<float>(keys.number("scale", 1e-30, 1e30));
   const BlockKernels* kernels = nullptr;
   if (round != "nearest") kernels = find_host_kernels(family, bits, true);
   if (!kernels && round != "stochastic") kernels = find_host_kernels(family, bits, false);
-  if (kernels) return make_dense(*kernels, bucket, DType::kUInt8, binding);
+  if (kernels) return make_dense(*kernels, bucket, DType::kUInt8, scale, binding);
 
   std::string known;
   for (size_t i = 0; i < kernel_count(); ++i) {
     const BlockKernels& k = *kernel_at(i);
-    if (k.bits > 8) continue;
+    if (k.bits > 8 || known.find(fmt::format("{} bits={} ", k.family, k.bits)) != known.npos)
+      continue;
+    const bool both = find_host_kernels(k.family, k.bits, !k.random) != nullptr;
     known += fmt::format("{}{} bits={} {}", known.empty() ? "" : ", ", k.family, k.bits,
-                         k.random ? "stochastic" : "nearest");
+                         both       ? "either"
+                         : k.random ? "stochastic"
+                                    : "nearest");
   }
   keys.refuse(fmt::format("no quantizer recon={} with bits={} round={}; there are: {}", family,
                           bits, round, known));
@@ -49,9 +54,15 @@ std::unique_ptr<Codec> make(Keys& keys, Binding&& binding) {
 }
 
 const RegisterStage quant(
-    {"quant", 4, {{"bits", "4"}, {"bucket", "512"}, {"recon", "levels"}, {"round", "auto"}}, make});
-const RegisterPreset onebit({"onebit", "ef+quant:bits=1,recon=twomean,bucket={bucket=512}",
-                             "agg=recode"});
+    {.name = "quant",
+     .order = Order::kQuantize,
+     .what = "few bits for each element, and a scale or two for each block",
+     .keys = {{"bits", "4", "1 to 8, the sign included"},
+              {"bucket", "512", "elements of a block (multiple of 32), column, or tensor"},
+              {"recon", "levels", "the quantizer: see the table"},
+              {"round", "auto", "nearest, stochastic, or auto: stochastic if there is such"},
+              {"scale", "1", "what unit and lambda multiply by"}},
+     .make = make});
 
 }  // namespace
 }  // namespace hora

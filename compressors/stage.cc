@@ -21,6 +21,12 @@ std::vector<Preset>& preset_table() {
 
 }  // namespace
 
+std::string_view name_of(Order order) {
+  constexpr std::string_view kNames[] = {"prepare", "memory",   "transform",
+                                         "select",  "quantize", "index code"};
+  return kNames[static_cast<size_t>(order)];
+}
+
 double Keys::number(const char* key, double lowest, double highest) {
   const std::string_view value = text(key);
   double number = 0;

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "compressors/codec.h"
+#include "compressors/index_code.h"
+#include "compressors/memory.h"
 
 namespace hora {
 
@@ -29,39 +31,44 @@ class Keys {
   std::string refused_;
 };
 
-/// What a chain keeps between steps, as its memory stage says.
-struct Memory {
-  bool feedback = false;  ///< p = input_scale g + decay e, and e' = p - decode(encode(p))
-  bool declined = false;  ///< `noef`: a biased chain stays without
-  float decay = 1;
-  bool update_units = false;  ///< e is in units of updates: rescaled when the learning rate changes
-};
-
 /// What a maker builds on: the tensor, the memory if this stage is the chain's outermost (else
-/// none), and the codec of the stages to its right, which encodes what this stage hands it (null:
-/// raw values).
+/// none), the codec of the stages to its right, which encodes what this stage hands it (null: raw
+/// values), and the index code to its right (null: whichever the stage prefers).
 struct Binding {
   const Extent& extent;
   Memory memory;
   std::unique_ptr<Codec> inner;
+  std::unique_ptr<IndexCode> code;
+  uint64_t step = 0;       ///< exchanges of this tensor so far
+  uint64_t until = ~0ull;  ///< a stage that warms up: the first exchange that needs a new codec
 };
 
 struct StageKey {
   const char* name;
   const char* standard;  ///< used when the setting does not say
+  const char* what;      ///< its values and meaning, for people
 };
 
-/// A stage of the grammar. `order` is its place in a chain: 1 memory, 2 transform, 3 selection or
-/// factors, 4 quantizer, 5 index code; two stages of one order exclude each other. A memory stage
-/// has `remember`, any other has `make`.
+/// A place in a chain; two stages of one place exclude each other.
+enum class Order : uint8_t { kPrepare, kMemory, kTransform, kSelect, kQuantize, kIndex };
+std::string_view name_of(Order order);
+
+/// A stage of the grammar. It does one or two of four things: `make` a codec, say what a chain
+/// shall `remember`, put something `around` the finished codec of all stages to its right, or name
+/// the index `code` of a selection.
 struct Stage {
-  using Make = std::unique_ptr<Codec> (*)(Keys&, Binding&&);
+  using Make = std::unique_ptr<Codec> (*)(Keys&, Binding&);
   using Remember = void (*)(Keys&, Memory&);
+  using Around = std::unique_ptr<Codec> (*)(Keys&, std::unique_ptr<Codec>);
+  using Code = std::unique_ptr<IndexCode> (*)(Keys&);
   const char* name;
-  int order;
-  std::vector<StageKey> keys;
+  Order order;
+  const char* what;  ///< one line for people, with the paper
+  std::vector<StageKey> keys = {};
   Make make = nullptr;
   Remember remember = nullptr;
+  Around around = nullptr;
+  Code code = nullptr;
 };
 
 /// A name for a whole setting. In `chain`, {key=standard} takes the user's value of that key.
@@ -69,10 +76,11 @@ struct Preset {
   const char* name;
   const char* chain;
   const char* sections;  ///< "agg=recode", or ""
+  const char* what;      ///< one line for people, with the paper
 };
 
 /// Defined at namespace scope by the one file that holds the stage:
-///   const RegisterStage registered({"topk", 3, {{"ratio", "0.01"}}, make});
+///   const RegisterStage registered({.name = "topk", .order = Order::kSelect, ..., .make = make});
 /// A maker that dislikes its keys says so by keys.refuse() and returns null.
 struct RegisterStage {
   explicit RegisterStage(Stage stage);

@@ -1,5 +1,5 @@
-// Sixteen bits for each element: bfloat16 and IEEE half, rounded to nearest even in integer
-// arithmetic, so that host and device agree on subnormals, overflow and NaN too. Linear.
+// Sixteen bits for each element: bfloat16 and IEEE half, rounded to nearest even (or cut off)
+// in integer arithmetic, so that host and device agree on subnormals, overflow and NaN too. Linear.
 
 #include "compressors/blocks.h"
 
@@ -8,7 +8,7 @@ namespace {
 
 struct Bf16 {
   static constexpr int kBits = 16, kScales = 0, kSums = 0;
-  static constexpr bool kRandom = false;
+  static constexpr bool kRandom = false, kRefines = false;
   static constexpr Promises kPromises = {.linear = true, .unbiased = false, .contractive = true};
   using Word = float;
   using Code = uint16_t;
@@ -24,6 +24,13 @@ struct Bf16 {
   HORA_HD static void store(Scale, float*) {}
   HORA_HD static Scale load(const float*) { return {}; }
   HORA_HD static bool poisoned(Scale) { return false; }
+};
+
+/// The upper half of the float: towards zero, as Pipe-SGD, Li et al. 2018, shortens numbers.
+struct Truncate : Bf16 {
+  HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) {
+    return bits_of(p) >> 16 | (magnitude_bits(p) > 0x7F800000u ? 0x40u : 0u);
+  }
 };
 
 struct Fp16 : Bf16 {
@@ -45,6 +52,7 @@ struct Fp16 : Bf16 {
 };
 
 HORA_QUANTIZER(Bf16, "bf16");
+HORA_QUANTIZER(Truncate, "truncate");
 HORA_QUANTIZER(Fp16, "fp16");
 
 }  // namespace

@@ -1,7 +1,8 @@
 // One bit for each element and two means for each block: the sign, and the mean of either side.
 //
 // Seide et al., "1-Bit Stochastic Gradient Descent", Interspeech 2014. Biased; contracts. With
-// l1mean both sides share the mean magnitude (EF-signSGD, Karimireddy et al. 2019).
+// l1mean both sides share the mean magnitude (EF-signSGD, Karimireddy et al. 2019); with midmean
+// the sides part at the block's mean instead of at zero, as CNTK's quantizer can be told.
 
 #include "compressors/blocks.h"
 
@@ -10,7 +11,7 @@ namespace {
 
 struct TwoMean {
   static constexpr int kBits = 1, kScales = 2, kSums = 3;
-  static constexpr bool kRandom = false;
+  static constexpr bool kRandom = false, kRefines = false;
   static constexpr Promises kPromises = {.linear = false, .unbiased = false, .contractive = true};
   using Word = float;
   using Code = uint8_t;
@@ -36,7 +37,7 @@ struct TwoMean {
   HORA_HD static Sum join(Sum a, Sum b) {
     return {{a.word[0] + b.word[0], a.word[1] + b.word[1], a.word[2] + b.word[2]}};
   }
-  HORA_HD static Scale fit(Sum s, uint32_t n) {
+  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
     const float up = s.word[2], rest = static_cast<float>(n) - up;
     if (!is_finite(s.word[0]) || !is_finite(s.word[1]))
       return {float_of(kPoison), float_of(kPoison)};
@@ -61,15 +62,46 @@ struct L1Mean : TwoMean {
   };
   HORA_HD static void add(Sum& s, float p) { s.word[0] += float_of(magnitude_bits(p)); }
   HORA_HD static Sum join(Sum a, Sum b) { return {{a.word[0] + b.word[0]}}; }
-  HORA_HD static Scale fit(Sum s, uint32_t n) {
+  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
     const float mean = s.word[0] / static_cast<float>(n);
     if (!is_finite(mean)) return {float_of(kPoison), float_of(kPoison)};
     return {mean, -mean};
   }
 };
 
+/// Sides part at the mean, and both lie at the mean distance from it.
+struct MidMean : L1Mean {
+  static constexpr bool kRefines = true;
+  struct Scale {
+    float above, below, middle;
+  };
+
+  HORA_HD static void add(Sum& s, float p) { s.word[0] += p; }
+  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
+    const float mean = s.word[0] / static_cast<float>(n);
+    return {mean, mean, mean};
+  }
+  HORA_HD static void again(Sum& s, float p, Scale scale) {
+    s.word[0] += float_of(magnitude_bits(p - scale.middle));
+  }
+  HORA_HD static Scale refit(Sum s, uint32_t n, Scale scale) {
+    const float distance = s.word[0] / static_cast<float>(n);
+    const float above = scale.middle + distance, below = scale.middle - distance;
+    if (!is_finite(above) || !is_finite(below)) return {float_of(kPoison), float_of(kPoison), 0.0f};
+    return {above, below, scale.middle};
+  }
+  HORA_HD static uint32_t code(float p, Scale s, Key, uint32_t) { return 1 + down(p - s.middle); }
+  HORA_HD static float value(uint32_t code, Scale s) {
+    return TwoMean::value(code, {s.above, s.below});
+  }
+  HORA_HD static bool poisoned(Scale s) { return bits_of(s.above) == kPoison; }
+  HORA_HD static void store(Scale s, float* to) { to[0] = s.above, to[1] = s.below; }
+  HORA_HD static Scale load(const float* from) { return {from[0], from[1], 0.0f}; }
+};
+
 HORA_QUANTIZER(TwoMean, "twomean");
 HORA_QUANTIZER(L1Mean, "l1mean");
+HORA_QUANTIZER(MidMean, "midmean");
 
 }  // namespace
 }  // namespace hora::HORA_ISA

@@ -27,10 +27,12 @@ TEST(Chain, PresetsAreExpandedAndKeysWrittenOut) {
     return ChainConfig::parse(text).value().canonical();
   };
   EXPECT_EQ(canonical("none"), "none");
-  EXPECT_EQ(canonical("drop:ratio=1%"), "ef:decay=1,units=grad+topk:ratio=0.01;agg=gather");
-  EXPECT_EQ(canonical("onebit:bucket=2k"),
-            "ef:decay=1,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto;agg=recode");
-  EXPECT_EQ(canonical("topk"), "ef:decay=1,units=grad+topk:ratio=0.01;agg=auto");
+  EXPECT_EQ(canonical("drop:ratio=1%"),
+            "ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;agg=gather");
+  EXPECT_EQ(
+      canonical("onebit:bucket=2k"),
+      "ef:decay=1,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto,scale=1;agg=recode");
+  EXPECT_EQ(canonical("topk"), "ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;agg=auto");
   EXPECT_EQ(canonical("agg=gather;onebit"), canonical("onebit;agg=gather"));
 }
 
@@ -73,9 +75,44 @@ TEST(Chain, MistakesArePointedAt) {
             "compression, character 8: no section 'agr'; did you mean 'agg'?");
   EXPECT_EQ(message("onebit;drop"),
             "compression, character 8: a second chain; stages are joined by '+'");
-  EXPECT_TRUE(message("quant:bits=3")
-                  .starts_with("compression, character 1: 'quant': no quantizer recon=levels with "
+  EXPECT_TRUE(message("quant:bits=3,recon=twomean")
+                  .starts_with("compression, character 1: 'quant': no quantizer recon=twomean with "
                                "bits=3 round=auto; there are: "));
+  EXPECT_EQ(message("golomb"),
+            "compression, character 1: 'golomb': alone compresses nothing; add a stage or write "
+            "'none'");
+  EXPECT_EQ(message("bf16+golomb"),
+            "compression, character 6: 'golomb': needs a selection such as topk to its left");
+  EXPECT_EQ(message("hadamard+topk"),
+            "compression, character 1: 'hadamard': a selection cannot follow: its indices would be "
+            "those of the rotated block");
+  EXPECT_EQ(message("hadamard"),
+            "compression, character 1: 'hadamard': needs a quantizer to its right");
+  EXPECT_EQ(message("clip+onebit"),
+            "compression, character 1: 'clip': give norm= or sigma=, above 0, and not both");
+  EXPECT_EQ(message("mc+quant:bits=8"),
+            "compression, character 1: 'mc': mask needs a selection such as topk; write "
+            "mask=false");
+  EXPECT_EQ(
+      message("randk+bf16"),
+      "compression, character 1: 'randk': no quantizer can follow: payloads are added as they "
+      "are");
+  EXPECT_EQ(message("onebit+clip:norm=1"),
+            "compression, character 8: 'clip' must come before 'quant'");
+  EXPECT_EQ(message("ef+randk;agg=gather"),
+            "compression, character 1: agg=gather does not suit this chain; leave agg= out");
+}
+
+TEST(Chain, WhatAPresetExpandsToGoesWhereItBelongs) {
+  const auto chain = [](const char* text) {
+    return std::string(ChainConfig::parse(text).value().chain_text());
+  };
+  const std::string quant = "quant:bits=1,bucket=512,recon=twomean,round=auto,scale=1";
+  EXPECT_EQ(chain("hadamard+onebit"), "ef:decay=1,units=grad+hadamard:block=32768+" + quant);
+  EXPECT_EQ(chain("ef:decay=0.5+onebit"), "ef:decay=0.5,units=grad+" + quant);
+  EXPECT_EQ(chain("noef+onebit"), "noef+" + quant);
+  EXPECT_EQ(chain("clip:norm=1+topk"),
+            "clip:norm=1,scale=one,sigma=0+ef:decay=1,units=grad+topk:ratio=0.01,warmup=0");
 }
 
 TEST(Chain, ABiasedChainGetsAMemoryUnlessDeclined) {
@@ -115,9 +152,9 @@ TEST(Rules, TheFirstThatMatchesDecides) {
   EXPECT_TRUE(rules.for_tensor("layer.weight", {64, 64}, DType::kInt32).none());
   EXPECT_FALSE(rules.for_tensor("layer.weight", {64, 64}, DType::kBFloat16).none());
   EXPECT_EQ(parse_rules(rules.canonical()).value().canonical(), rules.canonical());
-  EXPECT_TRUE(
-      rules.canonical().ends_with(";rule=glob:*embed*->ef:decay=1,units=grad+topk:ratio=0.01;rule="
-                                  "dim<=1->none;rule=size<4096->bf16"));
+  EXPECT_TRUE(rules.canonical().ends_with(
+      ";rule=glob:*embed*->ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;rule="
+      "dim<=1->none;rule=size<4096->bf16"));
 }
 
 TEST(Rules, MistakesArePointedAt) {

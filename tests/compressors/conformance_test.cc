@@ -17,6 +17,12 @@ double squared(std::span<const float> x) {
   return sum;
 }
 
+float peak(std::span<const float> x) {
+  float most = 0;
+  for (const float v : x) most = std::max(most, std::fabs(v));
+  return most;
+}
+
 const size_t kSizes[] = {0, 1, 7, 31, 32, 33, 511, 512, 513, 1025, 5000, 70000};
 
 class CodecTest : public testing::TestWithParam<std::string> {};
@@ -38,8 +44,8 @@ TEST_P(CodecTest, WritesExactlyTheBytesItPromised) {
 TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
   for (const size_t count : kSizes) {
     Trial run(GetParam(), count);
-    if (run.residual().empty() || run.config.canonical().find("decay=1,") == std::string::npos)
-      continue;
+    if (!run.codec->traits().conserves) continue;
+    const bool rotates = GetParam().find("hadamard") != std::string::npos;
     for (uint64_t step = 0; step < 3; ++step) {
       const auto g = gradient(count, static_cast<uint32_t>(step));
       const auto before = run.residual();
@@ -50,8 +56,9 @@ TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
         if (run.codec->traits().exact_values) {
           ASSERT_EQ(p, sent[i] + after[i]) << i;
         }
-        ASSERT_NEAR(p, sent[i] + after[i], 2.4e-7f * std::max(std::fabs(p), std::fabs(sent[i])))
-            << i;
+        // A transform rounds sums of its whole block.
+        const float most = rotates ? peak(g) : std::max(std::fabs(p), std::fabs(sent[i]));
+        ASSERT_NEAR(p, sent[i] + after[i], 2.4e-7f * most) << i;
       }
     }
   }
@@ -60,8 +67,7 @@ TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
 TEST_P(CodecTest, TakingAPayloadBackRestoresWhatWasAsked) {
   for (const size_t count : {size_t{1}, size_t{700}, size_t{5000}}) {
     Trial run(GetParam(), count);
-    if (run.residual().empty() || run.config.canonical().find("decay=1,") == std::string::npos)
-      return;
+    if (!run.codec->traits().conserves || run.codec->traits().linear) return;
     run.encode(gradient(count, 1), 0);
     const auto before = run.residual(), g = gradient(count, 2);
     const auto payload = run.encode(g, 1);
@@ -80,22 +86,22 @@ TEST_P(CodecTest, UnbiasedMeansUnbiased) {
   Trial run(GetParam(), 600);
   if (!run.codec->traits().unbiased) GTEST_SKIP();
   const auto g = gradient(600, 3);
-  constexpr int kDraws = 2000, kSums = 64;
+  constexpr int kDraws = 1000, kSums = 64;
   double mean[kSums] = {}, square[kSums] = {};
+  std::vector<float> signs(size_t{kSums} * 600);
+  for (uint32_t i = 0; i < signs.size(); ++i) signs[i] = random_bits({1, 1}, i) & 1 ? 1.0f : -1.0f;
   for (int draw = 0; draw < kDraws; ++draw) {
     const auto x = run.decode(run.encode(g, static_cast<uint64_t>(draw)));
     for (int k = 0; k < kSums; ++k) {
       double sum = 0;
-      for (uint32_t i = 0; i < 600; ++i) {
-        const double sign = random_bits({static_cast<uint32_t>(k), 1}, i) & 1 ? 1 : -1;
-        sum += sign * (double{x[i]} - g[i]);
-      }
+      for (size_t i = 0; i < 600; ++i)
+        sum += signs[static_cast<size_t>(k) * 600 + i] * (double{x[i]} - g[i]);
       mean[k] += sum / kDraws;
       square[k] += sum * sum / kDraws;
     }
   }
   for (int k = 0; k < kSums; ++k)
-    EXPECT_LT(std::fabs(mean[k]), 5 * std::sqrt(square[k] / kDraws)) << k;
+    EXPECT_LE(std::fabs(mean[k]), 5 * std::sqrt(square[k] / kDraws)) << k;
 }
 
 TEST_P(CodecTest, ContractiveMeansContractive) {
@@ -113,26 +119,31 @@ TEST_P(CodecTest, ContractiveMeansContractive) {
 }
 
 TEST_P(CodecTest, LinearMeansThatPayloadsMayBeAdded) {
-  Trial run(GetParam(), 1000);
-  if (!run.codec->traits().linear) GTEST_SKIP();
-  ASSERT_EQ(bytes_of(run.codec->wire()), 2u) << "extend this test to other wires";
+  const Trial any(GetParam(), 1);
+  if (!any.codec->traits().linear) GTEST_SKIP();
+  if (any.codec->rounds() > 1) GTEST_SKIP() << "linear in each round, given the one before";
   // Small integers: exact in sixteen bits, and so are their sums.
   std::vector<float> a(1000), b(1000), sum(1000);
   for (size_t i = 0; i < 1000; ++i) {
     a[i] = static_cast<float>(i % 17) - 8, b[i] = static_cast<float>(i % 5);
     sum[i] = a[i] + b[i];
   }
-  auto x = run.decode(run.encode(a));
-  const auto y = run.decode(run.encode(b));
+  // Each alone, from the same state: decoding is an addition.
+  const auto alone = [&](const std::vector<float>& values) {
+    Trial fresh(GetParam(), 1000);
+    return fresh.decode(fresh.encode(values));
+  };
+  auto x = alone(a);
+  const auto y = alone(b);
   for (size_t i = 0; i < 1000; ++i) x[i] += y[i];
-  EXPECT_EQ(x, sum);
-  EXPECT_EQ(run.decode(run.encode(sum)), sum);
+  EXPECT_EQ(x, alone(sum));
 }
 
 TEST_P(CodecTest, ResultsDoNotDependOnChunks) {
   constexpr size_t kCount = 70000;
   Trial whole(GetParam(), kCount), parts(GetParam(), kCount);
   if (whole.codec->traits().sparse) GTEST_SKIP() << "selects over the whole piece";
+  if (whole.codec->rounds() > 1) GTEST_SKIP() << "takes whole tensors only";
   const auto g = gradient(kCount, 5);
   for (uint64_t step = 0; step < 2; ++step) {
     const auto expected = whole.decode(whole.encode(g, step));
@@ -144,7 +155,9 @@ TEST_P(CodecTest, ResultsDoNotDependOnChunks) {
       std::vector<std::byte> payload(parts.codec->payload_bytes(piece.count));
       parts.codec->encode(parts.turn(), piece, parts.state, payload.data());
       const std::span<float> out(got.data() + first, piece.count);
-      ASSERT_TRUE(parts.codec->decode_add(parts.turn(), payload, first, out, 1.0f).ok());
+      const Piece result{nullptr, first, piece.count};
+      ASSERT_TRUE(
+          parts.codec->finish(parts.turn(), result, parts.state, payload, out.data(), 1.0f).ok());
     }
     ASSERT_EQ(std::memcmp(expected.data(), got.data(), kCount * 4), 0);
     ASSERT_EQ(whole.residual(), parts.residual());
@@ -214,12 +227,14 @@ TEST_P(CodecTest, DrawsDependOnSeedStepTensorAndDrawerOnly) {
   };
   const auto one = payload(5, 42, 0, 0);
   EXPECT_EQ(one, payload(5, 42, 0, 0));
-  const bool random = GetParam().find("stochastic") != std::string::npos ||
-                      Trial(GetParam(), 10).codec->traits().unbiased;
+  const Trial any(GetParam(), 10);
+  if (any.codec->rounds() > 1) GTEST_SKIP() << "draws only where it starts";
+  const Draws draws = any.codec->traits().draws;
+  const bool random = draws != Draws::kNone;
   EXPECT_EQ(one != payload(6, 42, 0, 0), random);
   EXPECT_EQ(one != payload(5, 43, 0, 0), random);
   EXPECT_EQ(one != payload(5, 42, 1, 0), random);
-  EXPECT_EQ(one != payload(5, 42, 0, 1), random);
+  EXPECT_EQ(one != payload(5, 42, 0, 1), draws == Draws::kPrivate);
 }
 
 TEST_P(CodecTest, EveryInstructionSetWritesTheSameBytes) {

@@ -54,13 +54,25 @@ struct Trial {
   }
   std::vector<std::byte> encode(std::span<const float> g, uint64_t step = 0, uint64_t drawer = 0) {
     context.step = step;
+    asked.assign(g.begin(), g.end());
     std::vector<std::byte> payload(codec->payload_bytes(g.size()));
     codec->encode(turn(drawer), {g.data(), 0, g.size()}, state, payload.data());
     return payload;
   }
-  std::vector<float> decode(std::span<const std::byte> payload) {
+  /// The exchange of a single rank: rounds go on, and the memory is settled.
+  std::vector<float> decode(std::vector<std::byte> payload) {
     std::vector<float> out(extent.count());
-    EXPECT_TRUE(codec->decode_add(turn(), payload, 0, out, 1.0f).ok());
+    const Piece piece{asked.data(), 0, extent.count()};
+    if (!codec->traits().linear) {
+      EXPECT_TRUE(codec->decode_add(turn(), payload, 0, out, 1.0f).ok());
+      return out;
+    }
+    for (int round = 1; round < codec->rounds(); ++round) {
+      std::vector<std::byte> next(codec->round_bytes(round, piece.count));
+      codec->next(turn(), piece, state, payload.data(), next.data());
+      payload = std::move(next);
+    }
+    EXPECT_TRUE(codec->finish(turn(), piece, state, payload, out.data(), 1.0f).ok());
     return out;
   }
   std::vector<float> residual() {
@@ -74,6 +86,7 @@ struct Trial {
   ChainConfig config;
   std::unique_ptr<Codec> codec;
   State state;
+  std::vector<float> asked;  ///< of the last encode
 };
 
 inline std::string identifier(std::string text) {

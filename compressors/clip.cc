@@ -1,0 +1,101 @@
+// `clip`: the gradient is made smaller before anything remembers it. With `norm` a tensor whose
+// Euclidean norm is larger is scaled down to it; `scale=rsqrtN` divides the norm by the root of the
+// number of ranks (Lin et al. 2018: independent noise of N ranks adds up to a root of N). With
+// `sigma` elements are cut off at so many standard deviations, mean 0 assumed as TernGrad does (Wen
+// et al. 2017). What is clipped is gone: no memory keeps it.
+//
+// A norm is that of one tensor; the papers' is that of the whole model. Sums are taken in a fixed
+// order. An owner's second encoding is not clipped.
+
+#include <algorithm>
+#include <cmath>
+
+#include "compressors/around.h"
+#include "compressors/stage.h"
+
+namespace hora {
+namespace {
+
+/// Sixteen sums side by side, joined in pairs: one order, whatever the machine.
+double sum_of_squares(const float* x, size_t count, float scale) {
+  constexpr size_t kSide = 16;
+  double sums[kSide] = {};
+  size_t i = 0;
+  for (; i + kSide <= count; i += kSide) {
+    for (size_t k = 0; k < kSide; ++k) {
+      const double value = scale * x[i + k];
+      sums[k] += value * value;
+    }
+  }
+  for (size_t k = 0; i + k < count; ++k) {
+    const double value = scale * x[i + k];
+    sums[k] += value * value;
+  }
+  for (size_t half = kSide / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
+  }
+  return sums[0];
+}
+
+class Clip final : public Around {
+ public:
+  Clip(double norm, double sigma, bool share, std::unique_ptr<Codec> inner)
+      : Around(std::move(inner)), norm_(norm), sigma_(sigma), share_(share) {}
+
+  Traits traits() const override {
+    Traits traits = inner().traits();
+    traits.unbiased = traits.linear = traits.conserves = false;
+    return traits;
+  }
+  size_t granule() const override { return whole_granule(extent()); }
+
+  void encode(const Turn& turn, const Piece& piece, State& state,
+              std::byte* payload) const override {
+    const bool second = turn.drawer == static_cast<uint64_t>(Drawer::kOwner);
+    if (second || piece.count == 0) return inner().encode(turn, piece, state, payload);
+    const double squares = sum_of_squares(piece.input, piece.count, turn.input_scale);
+    Turn clipped = turn;
+    if (norm_ > 0) {
+      const double limit = share_ ? norm_ / std::sqrt(turn.step.size) : norm_;
+      const double norm = std::sqrt(squares);
+      // A norm that is no number leaves the gradient as it is: its blocks will be poisoned.
+      if (norm > limit && std::isfinite(norm))
+        clipped.input_scale *= static_cast<float>(limit / norm);
+      return inner().encode(clipped, piece, state, payload);
+    }
+    const double deviation = std::sqrt(squares / static_cast<double>(piece.count));
+    const auto limit = static_cast<float>(sigma_ * deviation);
+    if (!is_finite(limit)) return inner().encode(turn, piece, state, payload);
+    float* cut = turn.workspace.floats(Workspace::kClip, piece.count);
+    for (size_t i = 0; i < piece.count; ++i) {
+      const float value = turn.input_scale * piece.input[i];
+      cut[i] = std::clamp(value, -limit, limit);
+    }
+    clipped.input_scale = 1;
+    inner().encode(clipped, {cut, piece.first, piece.count}, state, payload);
+  }
+
+ private:
+  const double norm_, sigma_;
+  const bool share_;
+};
+
+std::unique_ptr<Codec> around(Keys& keys, std::unique_ptr<Codec> inner) {
+  const double norm = keys.number("norm", 0, 1e30), sigma = keys.number("sigma", 0, 1e6);
+  const bool share = keys.choice("scale", {"one", "rsqrtN"}) == "rsqrtN";
+  if ((norm > 0) == (sigma > 0)) keys.refuse("give norm= or sigma=, above 0, and not both");
+  if (!keys.refused().empty()) return nullptr;
+  return std::make_unique<Clip>(norm, sigma, share, std::move(inner));
+}
+
+const RegisterStage clip(
+    {.name = "clip",
+     .order = Order::kPrepare,
+     .what = "makes the gradient smaller (norm: Lin et al. 2018; sigma: Wen et al. 2017)",
+     .keys = {{"norm", "0", "the largest Euclidean norm of a tensor"},
+              {"scale", "one", "one, or rsqrtN: norm / sqrt(ranks)"},
+              {"sigma", "0", "the largest magnitude, in standard deviations"}},
+     .around = around});
+
+}  // namespace
+}  // namespace hora

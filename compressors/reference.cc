@@ -1,0 +1,130 @@
+#include "compressors/reference.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "compressors/chain.h"
+#include "compressors/registry.h"
+
+namespace hora {
+namespace {
+
+constexpr const char* kHead = R"(# Compressors
+
+`HORA_COMPRESSION`, or `compression=` of a call, is one line of text. This page is written by
+`hora compress list --markdown`; `hora compress explain "<setting>" --model shapes.json` says what a
+setting does to a model.
+
+```
+ onebit;agg=gather;rule=dim<=1->none          a setting: sections between ;
+ └─┬──┘ └───┬────┘ └───────┬───────┘
+ chain   section    rule=condition->chain     the first rule that matches a tensor gives its chain
+
+ clip:norm=1 + ef:decay=0.9 + hadamard + topk:ratio=1% + quant:bits=4 + golomb:k=6
+ └───┬─────┘   └────┬─────┘   └──┬───┘   └────┬──────┘   └────┬─────┘   └───┬────┘
+  prepare        memory      transform      select        quantize      index code
+                     each is optional; this is the order; + joins them
+```
+
+- A key is `name=value`; a name alone is `name=true`. Numbers may end in `%`, `k` (1024) or `M`.
+- Conditions: `dim<=1`, `size<4k` (or `numel`), `glob:*embed*`; relations `< <= > >= =`.
+- Sections: `agg=auto|linear|recode|gather` says how payloads are added up
+  ([architecture.md](architecture.md#compression)); `link=all`.
+- A chain that is biased gets `ef` unless it says `noef`. A preset may stand in a chain; what it
+  expands to goes where it belongs, and its memory gives way to one that is there already.
+- Ranks compare the expanded text, so presets and what they stand for are the same setting.
+)";
+
+std::string escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == '|' ? std::string("\\|") : std::string(1, c);
+  return out;
+}
+
+template <class Table>
+std::vector<const typename Table::value_type*> sorted(const Table& table) {
+  std::vector<const typename Table::value_type*> list;
+  for (const auto& entry : table) list.push_back(&entry);
+  std::sort(list.begin(), list.end(), [](const auto* a, const auto* b) {
+    return std::string_view(a->name) < std::string_view(b->name);
+  });
+  return list;
+}
+
+std::string preset_table() {
+  std::string out = "\n## Presets\n\n| preset | stands for | what it is |\n|---|---|---|\n";
+  for (const Preset* preset : sorted(presets())) {
+    const char* separator = *preset->sections ? ";" : "";
+    out += fmt::format("| `{}` | `{}{}{}` | {} |\n", preset->name, escaped(preset->chain),
+                       separator, preset->sections, escaped(preset->what));
+  }
+  return out + "\nIn braces: keys of the preset, with their standard values: `drop:ratio=0.1%`.\n";
+}
+
+std::string stage_table() {
+  std::string out = "\n## Stages\n\n| place | stage | what it is | keys |\n|---|---|---|---|\n";
+  std::vector<const Stage*> list = sorted(stages());
+  std::stable_sort(list.begin(), list.end(),
+                   [](const Stage* a, const Stage* b) { return a->order < b->order; });
+  for (const Stage* stage : list) {
+    std::string keys;
+    for (const StageKey& key : stage->keys) {
+      keys += fmt::format("{}`{}={}`: {}", keys.empty() ? "" : "<br>", key.name, key.standard,
+                          escaped(key.what));
+    }
+    out += fmt::format("| {} | `{}` | {} | {} |\n", name_of(stage->order), stage->name,
+                       escaped(stage->what), keys);
+  }
+  return out;
+}
+
+std::string rounding_of(const char* family, int bits) {
+  const bool random = find_host_kernels(family, bits, true) != nullptr;
+  const bool nearest = find_host_kernels(family, bits, false) != nullptr;
+  return random && nearest ? "either" : random ? "stochastic" : "nearest";
+}
+
+std::string quantizer_table() {
+  std::string out =
+      "\n## Quantizers: `quant:recon=`\n\n| recon | bits | round | promises |\n|---|---|---|---|\n";
+  std::vector<std::string> rows;
+  std::vector<std::string_view> seen;
+  for (size_t i = 0; i < kernel_count(); ++i) {
+    const char* family = kernel_at(i)->family;
+    if (kernel_at(i)->bits > 8 || std::find(seen.begin(), seen.end(), family) != seen.end())
+      continue;
+    seen.push_back(family);
+    int least = 8, most = 1;
+    std::string promises;
+    for (size_t j = 0; j < kernel_count(); ++j) {
+      const BlockKernels& k = *kernel_at(j);
+      if (std::string_view(k.family) != family) continue;
+      least = std::min(least, k.bits), most = std::max(most, k.bits);
+      const char* says = k.promises.unbiased      ? "unbiased"
+                         : k.promises.contractive ? "contracts"
+                                                  : "";
+      if (*says == 0 || promises.find(says) != promises.npos) continue;
+      promises += promises.empty() ? says : fmt::format(", {}", says);
+    }
+    const std::string bits =
+        least == most ? fmt::format("{}", least) : fmt::format("{} to {}", least, most);
+    rows.push_back(fmt::format("| `{}` | {} | {} | {} |\n", family, bits,
+                               rounding_of(family, least), promises.empty() ? "none" : promises));
+  }
+  std::sort(rows.begin(), rows.end());
+  for (const std::string& row : rows) out += row;
+  return out + R"(
+Stochastic rounding is unbiased where the table says so, rounding to the nearest contracts. What each
+of them computes stands at the head of its file in `compressors/kernels`.
+)";
+}
+
+}  // namespace
+
+std::string compressors_markdown() {
+  return kHead + preset_table() + stage_table() + quantizer_table();
+}
+
+}  // namespace hora

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "compressors/stage.h"
+
+namespace hora {
+
+/// Which elements of a piece travel. All that a selection stage has to say; immutable.
+class Selector {
+ public:
+  virtual ~Selector() = default;
+
+  /// The most elements that are ever chosen of `count`, at least 1 and at most `count`.
+  virtual size_t most(size_t count) const = 0;
+
+  /// Writes the chosen ones' offsets, ascending, to `chosen`, which has room for most(count), and
+  /// says how many. kPoisoned when a NaN or an Inf is among the numbers.
+  virtual size_t choose(Workspace& workspace, const Source& source, size_t count,
+                        uint32_t* chosen) const = 0;
+  static constexpr size_t kPoisoned = ~size_t{0};
+
+  /// Whether sending what was chosen always takes something off: |x - sent|^2 <= (1 - d) |x|^2.
+  virtual bool contractive() const = 0;
+};
+
+/// A codec that sends the elements that `selector` chooses, raw or through the chain's quantizer,
+/// with the chain's index code.
+///
+///   payload = u32 used, indices (index_code.h), values[used] (f32, or the quantizer's payload)
+///   used    = how many, or ~0: the piece held a NaN or an Inf and decodes to NaN everywhere
+///
+/// What the largest choice does not fill is zeros.
+std::unique_ptr<Codec> make_sparse(std::unique_ptr<Selector> selector, Binding& binding);
+
+}  // namespace hora
