@@ -93,17 +93,25 @@ BoundChain* Compression::bind(SetId set, std::string_view name, const Signature&
   BoundChain& bound = found->second;
   if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0])
     return &bound;
-  auto config = ChainConfig::parse(signature.chain);
-  HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + signature.chain);
-  auto codec = config.value().codec(extent_of(name, signature.shapes[0]));
-  HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + signature.chain);
   bound.name = name;
   bound.chain = signature.chain;
   bound.shape = signature.shapes[0];
+  bound.step = 0;
+  make_codec(bound);
+  return &bound;
+}
+
+void Compression::begin_exchange(BoundChain& bound) {
+  if (bound.step >= bound.until) make_codec(bound);
+}
+
+void Compression::make_codec(BoundChain& bound) {
+  auto config = ChainConfig::parse(bound.chain);
+  HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + bound.chain);
+  auto codec = config.value().codec(extent_of(bound.name, bound.shape), bound.step, &bound.until);
+  HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
   bound.how = config.value().aggregation(codec.value()->traits());
   bound.codec = std::move(codec).value();
-  bound.step = 0;
-  return &bound;
 }
 
 }  // namespace hora

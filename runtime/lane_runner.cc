@@ -272,6 +272,7 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   size_t used = 0;
   for (const Part& part : run.parts) {
     BoundChain& chain = *part.chain;
+    Compression::begin_exchange(chain);
     TensorState& state =
         context_.compression.states().get(run.set, chain.name, *chain.codec, chain.chain,
                                           how == Aggregation::kRecode, over.rank(), over.size());
