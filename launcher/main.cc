@@ -8,6 +8,7 @@
 
 #include "hora/config.h"
 #include "launcher/agent.h"
+#include "launcher/compress.h"
 #include "launcher/doctor.h"
 #include "launcher/doctor_hosts.h"
 #include "launcher/explain.h"
@@ -66,11 +67,14 @@ int hora_main(std::vector<std::string> arguments) {
   CLI::App* const doctor =
       app.add_subcommand("doctor", "Say what this machine can do, and why not; --hosts: others");
   app.add_subcommand("timeline", "Merge and summarize timelines");
+  app.add_subcommand("compress", "List compression settings, and explain one for a model");
   app.add_subcommand("plan", "Predict how long an allreduce takes, and which way it goes");
   if (!arguments.empty() && arguments[0] == "timeline")
     return timeline_main({arguments.begin() + 1, arguments.end()});
   if (arguments.size() > 1 && arguments[0] == "doctor")
     return doctor_main({arguments.begin() + 1, arguments.end()});
+  if (!arguments.empty() && arguments[0] == "compress")
+    return compress_main({arguments.begin() + 1, arguments.end()});
   if (!arguments.empty() && arguments[0] == "plan")
     return plan_main({arguments.begin() + 1, arguments.end()});
   // Its arguments are another program's, which this parser must not look at.

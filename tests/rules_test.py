@@ -35,7 +35,7 @@ LAYERS = {
     "runtime": ("include", "compressors", "fusion", "ops"),
     "frameworks": ("include",),
     "launcher": (
-        *("include", "ops/cost_model.h", "ops/descriptor.h"),
+        *("include", "compressors", "ops/cost_model.h", "ops/descriptor.h"),
         *(f"runtime/{name}.h" for name in ("store", "config", "clock", "log")),
         "runtime/quantity.h",
     ),
