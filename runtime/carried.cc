@@ -44,8 +44,9 @@ bool are_values(std::string_view values, const Signature& signature,
   return whole && right;
 }
 
-void pack(const Request& request, std::string& bytes) {
+void pack(const Request& request, Rank rank, std::string& bytes) {
   bytes.clear();
+  if (request.op == Op::kBroadcast && request.root != rank) return;
   for (const Tensor& tensor : request.inputs)
     bytes.append(static_cast<const char*>(tensor.data), tensor.bytes());
 }

@@ -37,8 +37,8 @@ bool for_each_value(std::string_view values, Visit visit) {
 /// Are these contributions of ranks of `from` (ascending), each as long as the operation wants?
 bool are_values(std::string_view values, const Signature& signature, const std::vector<Rank>& from);
 
-/// A request's input tensors one after the other, as bytes.
-void pack(const Request& request, std::string& bytes);
+/// What `rank` contributes to a request: its input tensors one after the other, as bytes.
+void pack(const Request& request, Rank rank, std::string& bytes);
 
 /// What members contributed becomes the result of each. Keeps its memory between uses.
 ///

@@ -180,7 +180,7 @@ bool Driver::take_requests() {
 void Driver::request(Operation& operation) {
   Submission& submission = operation.submission;
   if (is_carried(submission.signature, options_, transport_.world.size()))
-    pack(operation.request, submission.values);
+    pack(operation.request, transport_.world.rank, submission.values);
   inputs_.requests.push_back(&submission);
 }
 

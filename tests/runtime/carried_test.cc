@@ -73,6 +73,19 @@ TEST(Carried, ABroadcastIsWhatItsRootSays) {
   EXPECT_EQ(call.second, (std::vector<float>{6}));
 }
 
+TEST(Carried, ARankContributesItsInputsButOnlyTheRootToABroadcast) {
+  Call call;
+  call.first = {1, 2}, call.second = {3};
+  std::string bytes = "stale";
+  pack(call.request, 1, bytes);
+  EXPECT_EQ(bytes, bytes_of({1, 2, 3}));
+  call.request.op = Op::kBroadcast, call.request.root = 0;
+  pack(call.request, 1, bytes);
+  EXPECT_EQ(bytes, "");
+  pack(call.request, 0, bytes);
+  EXPECT_EQ(bytes, bytes_of({1, 2, 3}));
+}
+
 TEST(Carried, WrongValuesAreRefused) {
   const auto refused = [](const std::string& values) {
     Call call;
