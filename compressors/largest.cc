@@ -17,21 +17,22 @@ namespace {
 
 constexpr uint32_t kInfinite = 0x7F800000u;
 constexpr uint32_t kShift = 19, kBins = 1u << (31 - kShift);
-constexpr size_t kSample = 4096;
+constexpr size_t kLeastSample = 1024, kSample = 16384;
 constexpr size_t kStretch = kScanSlack;  // elements that are looked at together
 
-/// A magnitude that probably at least `most` of `count` elements reach, not many more.
+/// A magnitude that probably at least `most` of `count` elements reach, but not four times as many.
 uint32_t sampled_floor(Workspace& workspace, const Source& source, size_t count, size_t most) {
-  if (count < 8 * kSample) return 0;
+  const size_t size = std::min(kSample, count / 16);
+  if (size < kLeastSample) return 0;
   auto* sample = reinterpret_cast<uint32_t*>(
-      workspace.memory(Workspace::kMagnitudes, kSample * sizeof(uint32_t)));
-  const size_t stride = count / kSample;
-  for (size_t i = 0; i < kSample; ++i) sample[i] = magnitude_bits(source[i * stride]);
+      workspace.memory(Workspace::kMagnitudes, size * sizeof(uint32_t)));
+  const size_t stride = count / size;
+  for (size_t i = 0; i < size; ++i) sample[i] = magnitude_bits(source[i * stride]);
   const double expected =
-      static_cast<double>(most) / static_cast<double>(count) * static_cast<double>(kSample);
+      static_cast<double>(most) / static_cast<double>(count) * static_cast<double>(size);
   const auto rank = static_cast<size_t>(expected + 4 * std::sqrt(expected) + 4);
-  if (rank >= kSample) return 0;
-  std::nth_element(sample, sample + rank, sample + kSample, std::greater<>());
+  if (rank >= size) return 0;
+  std::nth_element(sample, sample + rank, sample + size, std::greater<>());
   return sample[rank];
 }
 
@@ -116,7 +117,7 @@ Scanned scan(const Source& source, size_t count, uint32_t floor, uint32_t* found
 size_t choose_largest(Workspace& workspace, const Source& source, size_t count, size_t most,
                       uint32_t floor, uint32_t* chosen) {
   uint32_t guess = std::max(floor, sampled_floor(workspace, source, count, most));
-  size_t room = std::min(count, 4 * most + kSample);
+  size_t room = std::min(count, 4 * most + 2 * kSample);
   uint32_t* found = candidates(workspace, room);
   Scanned scanned = scan(source, count, guess, found, room);
   if (scanned.poisoned) return Selector::kPoisoned;

@@ -43,7 +43,7 @@ TEST(Largest, IsExactWhateverTheSampleSays) {
       ties[i] = static_cast<float>(i % 7) - 3;
       falling[i] = 1 / static_cast<float>(i + 1);
       // Large numbers where a strided sample never looks.
-      if (i % (count / 4096 + 1) == 1) hidden[i] = static_cast<float>(i);
+      if (i % (count / 16384 + 1) == 1) hidden[i] = static_cast<float>(i);
     }
     for (const Values& g : {normal, ties, hidden, falling, Values(count, 0.0f)}) {
       for (const size_t most :
