@@ -17,8 +17,10 @@ import concurrent.futures
 import datetime
 import json
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from judge import Verdict, judge
@@ -87,12 +89,22 @@ def slow(trial: Trial, verdict: Verdict) -> bool:
     return verdict.detection > (0.2 if trial.fault.kind == "kill" else 1.3 * FAILURE_TIMEOUT)
 
 
+def until_interrupted(
+    pool: concurrent.futures.Executor, trials: Iterator[Trial]
+) -> Iterator[Trial]:
+    """Ctrl-C ends it; what there is until then is told."""
+    try:
+        yield from trials
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def campaign(options: argparse.Namespace, numbers: list[int]) -> list[tuple[Trial, Verdict]]:
     judged = []
     began = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        faults = (draw(options.seed, number, options.kinds) for number in numbers)
-        for trial in pool.map(run, faults):
+        faults = [draw(options.seed, number, options.kinds) for number in numbers]
+        for trial in until_interrupted(pool, pool.map(run, faults)):
             verdict = judge(trial)
             judged.append((trial, verdict))
             if verdict.problems or options.verbose or slow(trial, verdict):
@@ -116,6 +128,7 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="tell of each fault")
     parser.add_argument("--results", help="folder for <date>-faults.json and .md")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's & had it ignore
     memory = sorted(os.listdir("/dev/shm"))
     judged = campaign(options, options.only or list(range(options.count)))
     rows = [row_of(kind, starting, judged) for kind in options.kinds for starting in (False, True)]

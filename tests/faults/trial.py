@@ -20,7 +20,7 @@ from support import HORARUN  # noqa: E402
 
 START_TIMEOUT, GRACE = 5, 2  # seconds
 STEPS = {"start": 60, "steady": 10**9, "end": 25}
-LOOK_EVERY = 0.002
+LOOK_EVERY = 0.005
 LIMIT = 60  # for all of a trial; nothing takes half of that
 
 
@@ -53,8 +53,11 @@ class Trial:
 
 class _Job:
     def __init__(self, fault: Fault, folder: pathlib.Path, links: Links) -> None:
-        self.trial = Trial(fault)
+        self.trial = Trial(fault, [[] for _ in range(RANKS)])
         self._folder, self._links = folder, links
+        self._read = [0] * RANKS  # bytes of each rank's notes
+        for rank in range(RANKS):
+            (folder / f"rank.{rank}").touch()
         self._deadline = time.monotonic() + LIMIT
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
@@ -72,11 +75,13 @@ class _Job:
         )
 
     def look(self) -> None:
-        self.trial.notes = []
-        for rank in range(RANKS):
-            path = self._folder / f"rank.{rank}"
-            lines = path.read_text().splitlines(True) if path.exists() else []
-            self.trial.notes.append([tuple(json.loads(x)) for x in lines if x.endswith("\n")])
+        """Reads what the ranks have noted since the last look."""
+        for rank, notes in enumerate(self.trial.notes):
+            with open(self._folder / f"rank.{rank}") as file:
+                file.seek(self._read[rank])
+                while (line := file.readline()).endswith("\n"):
+                    notes.append(tuple(json.loads(line)))
+                    self._read[rank] += len(line)
 
     def wait(self, condition, seconds: float = LIMIT) -> bool:
         """Until it holds, the job is over, or so long; whether it holds."""
@@ -173,7 +178,8 @@ def run(fault: Fault) -> Trial:
             job.process.send_signal(signal.SIGTERM)
         elif fault.undone:
             left = survivors(fault)
-            job.wait(lambda: all(job.trial.over(r) for r in left), 3 * FAILURE_TIMEOUT)
+            patience = 3 * FAILURE_TIMEOUT + START_TIMEOUT
+            job.wait(lambda: all(job.trial.over(r) for r in left), patience)
             job.undo()
         trial = job.finish()
     trial.seconds = time.monotonic() - began
