@@ -52,6 +52,7 @@ def row_of(kind: str, starting: bool, judged: list[tuple[Trial, Verdict]]) -> di
         row[name] = round(1e3 * percentile(times, share), 1) if times else None
     problems = [problem for _, verdict in group for problem in verdict.problems]
     row["ended by horarun"] = sum(v.outcome == "ended by horarun" for _, v in group)
+    row["too slow"] = sum(v.outcome == "too slow a machine" for _, v in group)
     row["went on"] = sum(v.outcome == "went on" for _, v in group)
     row["misattributions"] = sum("blames" in each for each in problems)
     row["wrong sums"] = sum("wrong sum" in each for each in problems)
@@ -85,7 +86,7 @@ def told(trial: Trial, verdict: Verdict) -> str:
 def slow(trial: Trial, verdict: Verdict) -> bool:
     """No problem yet, but worth a look."""
     if trial.fault.moment == "start" or verdict.detection is None:
-        return False
+        return trial.too_slow
     return verdict.detection > (0.2 if trial.fault.kind == "kill" else 1.3 * FAILURE_TIMEOUT)
 
 

@@ -14,9 +14,12 @@ KILLED_CODE = 128 + 9
 
 
 class Verdict(NamedTuple):
+    """`detection`: seconds from the fault until the last survivor had its error. `outcome`:
+    "noticed"; "ended by horarun" before they had noticed; "went on"; "too slow a machine"."""
+
     problems: list[str]
-    detection: float | None  # seconds from the fault until the last survivor had its error
-    outcome: str  # "noticed"; "ended by horarun" before it had noticed; "went on"
+    detection: float | None
+    outcome: str
 
 
 def judge(trial: Trial) -> Verdict:
@@ -25,6 +28,8 @@ def judge(trial: Trial) -> Verdict:
     for rank in range(RANKS):
         if wrong := trial.said(rank, "wrong"):
             problems.append(f"rank {rank} has a wrong sum: {wrong[1]}")
+    if trial.too_slow:
+        return Verdict(problems, None, "too slow a machine")
     if trial.fault.kind == "blip":
         return _judge_blip(trial, problems)
     left = survivors(trial.fault)

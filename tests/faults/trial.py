@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -31,7 +32,7 @@ class Trial:
     fault: Fault
     notes: list[list[tuple[float, str, str]]] = field(default_factory=list)
     struck: float = 0.0
-    missed: bool = False  # the rank had ended before
+    too_slow: bool = False  # the machine: the job was over before it had got so far
     output: str = ""
     code: int = 0
     seconds: float = 0.0
@@ -99,19 +100,19 @@ class _Job:
         trial, fault = self.trial, self.trial.fault
         victims = [fault.victim] if fault.kind in OF_RANKS else range(RANKS)
         if fault.moment == "start":
-            self.wait(lambda: any(trial.said(rank, "born") for rank in victims))
+            came = self.wait(lambda: any(trial.said(rank, "born") for rank in victims))
         elif fault.moment == "steady":
-            self.wait(lambda: all(trial.said(rank, "joined") for rank in range(RANKS)))
+            came = self.wait(lambda: all(trial.said(rank, "joined") for rank in range(RANKS)))
         else:
-            self.wait(lambda: any(trial.said(rank, "almost") for rank in range(RANKS)))
+            came = self.wait(lambda: any(trial.said(rank, "almost") for rank in range(RANKS)))
+        trial.too_slow = not came
         time.sleep(fault.delay)
 
     def _signal(self, number: int) -> None:
         born = self.trial.said(self.trial.fault.victim, "born")
-        try:
-            os.kill(int(born[1]), number)
-        except (ProcessLookupError, TypeError):
-            self.trial.missed = True
+        with contextlib.suppress(ProcessLookupError):  # it had ended before
+            if born:
+                os.kill(int(born[1]), number)
 
     def strike(self) -> None:
         links, kind, victim = self._links, self.trial.fault.kind, self.trial.fault.victim
