@@ -19,8 +19,8 @@ class Seat {
   Seat(std::unique_ptr<Membership> membership, double timeout)
       : membership_(std::move(membership)), timeout_(timeout) {}
 
-  /// (epoch, rank, size), when the launcher has decided. Ctrl-C raises.
-  nb::tuple next_place() const {
+  /// The launcher's decision, when it has made one. Ctrl-C raises.
+  Place next_place() const {
     check([&] {
       const nb::gil_scoped_release unlocked;
       return membership_->ask();
@@ -32,8 +32,7 @@ class Seat {
         const nb::gil_scoped_release unlocked;
         return membership_->answer(kSignalPeriod);
       }();
-      if (place.ok())
-        return nb::make_tuple(place.value().epoch, place.value().rank, place.value().size);
+      if (place.ok()) return place.value();
       if (place.status().code() != Code::kTimeout) check(place.status());
       if (PyErr_CheckSignals() != 0) throw nb::python_error();
     }
@@ -71,9 +70,12 @@ nb::object open_seat() {
 }  // namespace
 
 void define_membership(nb::module_& m) {
+  nb::class_<Place>(m, "Place", "Where this process stands in an epoch of an elastic job.")
+      .def_ro("epoch", &Place::epoch)
+      .def_ro("rank", &Place::rank);
   nb::class_<Seat>(m, "Membership", "This process's place in an elastic job.")
       .def_static("open", &open_seat, "None if the job is not elastic.")
-      .def("next_place", &Seat::next_place, "Asks for (epoch, rank, size), and waits.")
+      .def("next_place", &Seat::next_place, "Asks for a Place, and waits.")
       .def("await_change", &Seat::await_change, nb::arg("epoch"))
       .def("leave", &Seat::leave, nb::arg("epoch"));
 }

@@ -23,6 +23,7 @@
 #include "frameworks/terms.h"
 #include "hora/config.h"
 #include "hora/engine.h"
+#include "hora/membership.h"
 #include "hora/request.h"
 #include "hora/status.h"
 
@@ -73,13 +74,15 @@ class Session {
   }
 
   /// In an elastic job, where the launcher has given this process a place.
-  static Session start_at(uint32_t epoch, int rank, int size) {
+  static Session start_at(const Place& place) {
     Config config = take(Config::from_environment());
-    config.epoch = epoch;
-    config.rank = config.local_rank = rank;
-    config.size = config.local_size = size;
-    config.cross_rank = 0;
-    config.cross_size = 1;
+    config.epoch = place.epoch;
+    config.rank = place.rank;
+    config.size = place.size;
+    config.local_rank = place.local_rank;
+    config.local_size = place.local_size;
+    config.cross_rank = place.cross_rank;
+    config.cross_size = place.cross_size;
     // All others were there a moment ago: who does not come soon is lost.
     config.start_timeout = std::min(config.start_timeout, config.failure_timeout);
     return start(config);
@@ -273,8 +276,8 @@ void define_session(nb::module_& m) {
   nb::class_<Session>(m, "Engine", "One rank's share of the runtime.")
       .def_static("start", nb::overload_cast<uint32_t>(&Session::start),
                   nb::arg("earlier_starts") = 0, "Meets the other ranks, as the environment says.")
-      .def_static("start_at", &Session::start_at, nb::arg("epoch"), nb::arg("rank"),
-                  nb::arg("size"), "Meets the other ranks of an epoch of an elastic job.")
+      .def_static("start_at", &Session::start_at, nb::arg("place"),
+                  "Meets the other ranks of an epoch of an elastic job.")
       .def_static("start_local", &Session::start_local, nb::arg("size"),
                   "Ranks for threads of this process.")
       .def_prop_ro("rank", from_world(&World::rank))
@@ -360,8 +363,8 @@ NB_MODULE(_native, m) {
   // ours.
   nb::set_leak_warnings(false);
   hora::define_exceptions(m);
-  hora::define_session(m);
   hora::define_membership(m);
+  hora::define_session(m);
   m.def("settings", &hora::describe_settings,
         "(name, type, default, range, help, Horovod's name) of every environment variable.");
 }

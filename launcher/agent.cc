@@ -170,9 +170,8 @@ class Agent {
         send(Ready{});
       else
         refuse(status);
-    } else if (std::holds_alternative<Go>(message)) {
-      for (size_t i = 0; i < task_.ranks.size() && ranks_.size() < task_.ranks.size(); ++i)
-        if (const Status status = start(i); !status.ok()) return refuse(status);
+    } else if (const auto* const begin = std::get_if<Start>(&message)) {
+      if (const Status status = start(*begin); !status.ok()) refuse(status);
     } else if (const auto* const kill = std::get_if<Kill>(&message)) {
       if (kill->rank < ranks_.size() && ranks_[kill->rank].running)
         ::kill(-ranks_[kill->rank].pid, static_cast<int>(kill->signal));
@@ -246,23 +245,25 @@ class Agent {
   std::vector<std::string> environment_of(const RankTask& rank) {
     auto variables = variables_of(rank.environment);
     if (!task_.store.empty()) variables["HORA_STORE"] = task_.store;
-    const auto sharers = static_cast<int>(task_.ranks.size());
-    variables.try_emplace("OMP_NUM_THREADS",
-                          std::to_string(std::max(1, allowed_cores() / sharers)));
+    const int share = allowed_cores() / static_cast<int>(std::clamp(task_.sharers, 1U, 4096U));
+    variables.try_emplace("OMP_NUM_THREADS", std::to_string(std::max(1, share)));
     if (variables.try_emplace("HORA_FLIGHT_DIR", directory_ + "/records").second)
       collects_records_ = true;
     // A setting that only this machine's login has would make its ranks differ from the others.
     for (auto& [name, value] : variables_of(environment()))
       if (!name.starts_with("HORA_")) variables.try_emplace(name, value);
-    std::vector<std::string> result;
-    for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
-    return result;
+    return entries_of(variables);
   }
 
-  Status start(size_t index) {
+  Status start(const Start& order) {
+    if (order.task >= programs_.size())
+      return Status(Code::kInvalidArgument, fmt::format("there is no rank {}", order.task));
     const Descriptor nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-    const RankTask& task = task_.ranks[index];
-    Result<Spawned> process = spawn(programs_[index], task.arguments, task.environment, nothing);
+    const RankTask& task = task_.ranks[order.task];
+    auto variables = variables_of(task.environment);
+    for (const auto& [name, value] : variables_of(order.environment)) variables[name] = value;
+    Result<Spawned> process =
+        spawn(programs_[order.task], task.arguments, entries_of(variables), nothing);
     HORA_TRY(process.status());
     RankProcess& rank = ranks_.emplace_back();
     rank.pid = process.value().pid;

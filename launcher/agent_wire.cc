@@ -21,11 +21,15 @@ void fields(RankTask& m, F&& f) {
 }
 template <class F>
 void fields(Task& m, F&& f) {
-  f(m.folder), f(m.store), f(m.ranks);
+  f(m.folder), f(m.store), f(m.sharers), f(m.ranks);
 }
 template <class F>
 void fields(Refused& m, F&& f) {
   f(m.reason);
+}
+template <class F>
+void fields(Start& m, F&& f) {
+  f(m.task), f(m.environment);
 }
 template <class F>
 void fields(Output& m, F&& f) {

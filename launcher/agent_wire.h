@@ -20,12 +20,12 @@ namespace hora::agent_wire {
 //   text    := length:u32 bytes
 //   list    := count:u32 item*
 //
-// Numbers are little-endian. First the agent says Hello; then Task, Ready or Refused, Go. From Go
-// on the agent reports Output and Ended, and obeys Kill; Finish ends it, as does the end of its
-// stdin. Both are Alive when they have had nothing else to say for a while.
+// Numbers are little-endian. First the agent says Hello; then Task, Ready or Refused. From then on
+// it starts a rank for each Start, reports Output and Ended, and obeys Kill; Finish ends it, as
+// does the end of its stdin. Both are Alive when they have had nothing else to say for a while.
 
 inline constexpr std::string_view kGreeting = "\001hora agent\002\n";
-inline constexpr uint32_t kProtocol = 1;
+inline constexpr uint32_t kProtocol = 2;
 inline constexpr size_t kMaxMessage = size_t{16} << 20;
 inline constexpr size_t kMaxNoise = size_t{64} << 10;  ///< before the greeting
 
@@ -33,21 +33,26 @@ struct Hello {
   uint32_t protocol = kProtocol;
   std::string version;  ///< of Hora
 };
+/// A rank that may be started, once or several times.
 struct RankTask {
   std::vector<std::string> arguments, environment;
 };
 /// The environment is added to the one that the agent has.
 struct Task {
-  std::string folder;  ///< the working directory
-  std::string store;   ///< "tcp://10.0.0.1:4711,[fd77::1]:4711"; empty: there is none
+  std::string folder;    ///< the working directory
+  std::string store;     ///< "tcp://10.0.0.1:4711,[fd77::1]:4711"; empty: there is none
+  uint32_t sharers = 1;  ///< ranks that the host's cores are for
   std::vector<RankTask> ranks;
 };
 struct Ready {};
 struct Refused {
   std::string reason;
 };
-struct Go {};
-/// `rank` is an index in Task::ranks here and below.
+struct Start {
+  uint32_t task = 0;                     ///< an index in Task::ranks
+  std::vector<std::string> environment;  ///< counts before the task's
+};
+/// `rank` counts the Starts, from 0, here and below.
 struct Output {
   uint32_t rank = 0;
   uint8_t error = 0;  ///< 1: of stderr
@@ -88,8 +93,8 @@ struct Reached {
   uint64_t round_trip_ns = 0, bytes_per_second = 0;
 };
 
-using Message = std::variant<Hello, Task, Ready, Refused, Go, Output, Ended, Record, Kill, Finish,
-                             Alive, Inspect, Inspected, AskTime, Time, Reach, Reached>;
+using Message = std::variant<Hello, Task, Ready, Refused, Start, Output, Ended, Record, Kill,
+                             Finish, Alive, Inspect, Inspected, AskTime, Time, Reach, Reached>;
 
 std::string encode(const Message& message);
 

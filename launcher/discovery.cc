@@ -5,7 +5,6 @@
 #include <spawn.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -13,55 +12,16 @@
 #include <fmt/format.h>
 #include <sys/wait.h>
 
-#include "runtime/quantity.h"
-
 namespace hora {
 namespace {
 
 constexpr size_t kMostOutput = size_t{1} << 20;
-constexpr uint64_t kMostSlots = 4096;
-
-std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view kBlank = " \t\r";
-  const size_t first = text.find_first_not_of(kBlank);
-  if (first == text.npos) return {};
-  return text.substr(first, text.find_last_not_of(kBlank) - first + 1);
-}
-
-bool is_this_host(std::string_view name) {
-  char own[256] = {};
-  ::gethostname(own, sizeof(own) - 1);
-  return name == "localhost" || name == "127.0.0.1" || name == own;
-}
 
 int64_t nanoseconds(std::chrono::milliseconds time) {
   return std::chrono::nanoseconds(time).count();
 }
 
 }  // namespace
-
-Result<int> parse_slots(std::string_view text, int slots_per_host) {
-  uint64_t slots = 0;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = trimmed(text.substr(0, end));
-    text.remove_prefix(std::min(text.size(), end + 1));
-    if (line.empty()) continue;
-    const size_t colon = line.find(':');
-    const std::string_view host = line.substr(0, colon);
-    const auto count = colon == line.npos ? std::optional<uint64_t>(slots_per_host)
-                                          : parse_integer(line.substr(colon + 1));
-    if (host.empty() || !count || *count > kMostSlots)
-      return Status(Code::kInvalidArgument,
-                    fmt::format("\"{:.100}\" is not host:slots, such as localhost:4", line));
-    if (!is_this_host(host))
-      return Status(
-          Code::kInvalidArgument,
-          fmt::format("host {:.100}: jobs run on one host only; expected localhost", host));
-    slots = std::min(slots + *count, kMostSlots);
-  }
-  return static_cast<int>(slots);
-}
 
 Discovery::Discovery(Options options, const Clock& clock)
     : options_(std::move(options)), clock_(clock), wake_at_(clock.now()) {}
@@ -147,11 +107,11 @@ bool Discovery::ended(pid_t pid, int wait_status) {
     found_ =
         Status(Code::kUnavailable, fmt::format("ended with code {}", WEXITSTATUS(wait_status)));
   else
-    found_ = parse_slots(output_, options_.slots_per_host);
+    found_ = parse_discovered(output_, options_.slots_per_host);
   return true;
 }
 
-std::optional<Result<int>> Discovery::take() {
+std::optional<Result<std::vector<Host>>> Discovery::take() {
   return std::exchange(found_, std::nullopt);
 }
 

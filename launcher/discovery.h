@@ -3,24 +3,20 @@
 #include <chrono>
 #include <optional>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include <sys/types.h>
 
 #include "hora/status.h"
+#include "launcher/hosts.h"
 #include "ops/descriptor.h"
 #include "runtime/clock.h"
 
 namespace hora {
 
-/// How many slots a discovery script's output gives this host: lines "host:slots", or "host", which
-/// has `slots_per_host`. Nothing printed is no slot. Errors: kInvalidArgument: a line that is none
-/// of these, or another host, since jobs run on one host.
-Result<int> parse_slots(std::string_view text, int slots_per_host);
-
 /// Runs a discovery script again and again, one at a time, without ever waiting for it.
 ///
-/// Threads: one. Reports, once each: a number of slots, or why the script could not tell.
+/// Threads: one. Reports, once each: the hosts, or why the script could not tell.
 class Discovery {
  public:
   struct Options {
@@ -41,7 +37,7 @@ class Discovery {
   /// A child of this process has ended and was reaped. False if it is not the script.
   bool ended(pid_t pid, int wait_status);
   /// What the last run that has ended said, if it was not taken yet.
-  std::optional<Result<int>> take();
+  std::optional<Result<std::vector<Host>>> take();
 
  private:
   void start();
@@ -54,7 +50,7 @@ class Discovery {
   std::string output_;
   bool too_slow_ = false;
   int64_t wake_at_ = 0;
-  std::optional<Result<int>> found_;
+  std::optional<Result<std::vector<Host>>> found_;
 };
 
 }  // namespace hora

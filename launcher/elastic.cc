@@ -37,10 +37,22 @@ Elastic::Elastic(const ElasticPlan& plan, Asks& asks, std::shared_ptr<Store> sto
       store_(std::move(store)),
       hands_(std::move(hands)),
       clock_(clock),
-      roster_(plan.roster) {
-  if (!plan.discovery.script.empty())
+      roster_(plan.roster),
+      most_ranks_(plan.roster.max_ranks) {
+  if (plan.discovery.script.empty())
+    use(plan.hosts);
+  else
     discovery_ = std::make_unique<Discovery>(plan.discovery, clock);
-  roster_.slots(clock.now(), plan.discovery.script.empty() ? plan.slots : 0);
+}
+
+void Elastic::use(std::vector<Host> hosts) {
+  hosts_ = std::move(hosts);
+  std::vector<HostSlots> slots;
+  for (const Host& host : hosts_) {
+    slots.push_back({host.name, std::min(host.slots, most_ranks_)});
+    known_.insert_or_assign(host.name, host);
+  }
+  roster_.slots(clock_.now(), slots);
 }
 
 void Elastic::add_to(std::vector<pollfd>& entries) const {
@@ -59,23 +71,27 @@ int Elastic::poll_milliseconds() const {
 void Elastic::attend() {
   for (const membership::Ask& ask : asks_.take())
     roster_.asked(clock_.now(), ask.worker, ask.number);
-  if (discovery_) take_slots();
+  if (discovery_) take_hosts();
   roster_.tick(clock_.now());
   carry_out();
 }
 
-void Elastic::take_slots() {
+void Elastic::take_hosts() {
   discovery_->attend();
   const auto found = discovery_->take();
   if (!found) return;
   if (!found->ok()) {
     if (!std::exchange(discovery_failing_, true))
-      hands_.say(fmt::format("--host-discovery-script: {}; going on with {} slots",
-                             found->status().message(), std::max(slots_, 0)));
+      hands_.say(fmt::format("--host-discovery-script: {}; going on with {}",
+                             found->status().message(), hosts_.empty() ? "none" : to_text(hosts_)));
     return;
   }
   discovery_failing_ = false;
-  if (std::exchange(slots_, found->value()) != found->value()) roster_.slots(clock_.now(), slots_);
+  if (hosts_ != found->value()) use(std::move(*found).value());
+}
+
+void Elastic::host_lost(const std::string& host) {
+  roster_.host_lost(clock_.now(), host);
 }
 
 void Elastic::ended(int worker, bool well) {
@@ -93,6 +109,13 @@ void Elastic::carry_out() {
     for (const RosterAction& action : actions) carry_out(action);
 }
 
+void Elastic::start(const RosterAction& action) {
+  const Status status = hands_.start(action.worker, known_.at(action.host));
+  if (status.ok()) return;
+  hands_.say(status.message());
+  roster_.ended(clock_.now(), action.worker, false);
+}
+
 void Elastic::carry_out(const RosterAction& action) {
   using Kind = RosterAction::Kind;
   const auto set = [this](const std::string& key, const std::string& value) {
@@ -101,15 +124,11 @@ void Elastic::carry_out(const RosterAction& action) {
   };
   switch (action.kind) {
     case Kind::kStart:
-      if (const Status status = hands_.start(action.worker); !status.ok()) {
-        hands_.say(status.message());
-        roster_.ended(clock_.now(), action.worker, false);
-      }
-      return;
+      return start(action);
     case Kind::kPlace:
-      hands_.place(action.worker, action.rank);
+      hands_.place(action.worker, action.place.rank);
       return set(membership::answer_key({action.worker, action.ask}),
-                 membership::text_of({action.epoch, action.rank, action.size}));
+                 membership::text_of(action.place));
     case Kind::kLeave:
       return set(membership::answer_key({action.worker, action.ask}), membership::kLeave);
     case Kind::kChange:

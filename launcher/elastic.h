@@ -13,6 +13,7 @@
 
 #include "hora/membership.h"
 #include "launcher/discovery.h"
+#include "launcher/hosts.h"
 #include "launcher/roster.h"
 #include "ops/descriptor.h"
 #include "runtime/clock.h"
@@ -23,7 +24,7 @@ namespace hora {
 /// What makes a job elastic.
 struct ElasticPlan {
   RosterOptions roster;
-  int slots = 0;                 ///< if there is no script
+  std::vector<Host> hosts;       ///< if there is no script
   Discovery::Options discovery;  ///< its script may be empty
 };
 
@@ -47,7 +48,7 @@ class Elastic {
  public:
   /// What it needs of the supervisor.
   struct Hands {
-    std::function<Status(int worker)> start;
+    std::function<Status(int worker, const Host& host)> start;
     std::function<void(int worker, int signal)> kill;
     std::function<void(int worker, int rank)> place;  ///< from now on it has this rank
     std::function<void(std::string_view text)> say;
@@ -61,6 +62,8 @@ class Elastic {
   /// Something may have happened to what add_to() gave, or to the time.
   void attend();
   void ended(int worker, bool well);
+  /// Before ended() for all who were there.
+  void host_lost(const std::string& host);
   /// True if a process that was reaped belongs to us and is no worker.
   bool reaped(pid_t pid, int wait_status);
   int poll_milliseconds() const;
@@ -72,17 +75,21 @@ class Elastic {
   bool is_dismissed(int worker) const { return roster_.is_dismissed(worker); }
 
  private:
-  void take_slots();
+  void take_hosts();
+  void use(std::vector<Host> hosts);
   void carry_out();
   void carry_out(const RosterAction& action);
+  void start(const RosterAction& action);
 
   Asks& asks_;
   const std::shared_ptr<Store> store_;
   const Hands hands_;
   const Clock& clock_;
   Roster roster_;
+  const int most_ranks_;
   std::unique_ptr<Discovery> discovery_;
-  int slots_ = -1;
+  std::vector<Host> hosts_;            ///< that may be used
+  std::map<std::string, Host> known_;  ///< and that once might
   bool discovery_failing_ = false;
   std::map<int, int> stops_;  ///< how often each worker was told to end
 };

@@ -1,5 +1,7 @@
 #include "launcher/elastic_options.h"
 
+#include <algorithm>
+
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
@@ -23,7 +25,7 @@ void ElasticOptions::add_to(CLI::App& app, RunOptions& options) {
   app.add_option("--max-np,--max-num-proc", max_ranks_, "Use at most so many ranks")
       ->type_name("N");
   app.add_option("--host-discovery-script", options.discovery_script,
-                 "Command that prints localhost:SLOTS; asked again and again")
+                 "Command that prints lines HOST:SLOTS; asked again and again")
       ->type_name("COMMAND");
   app.add_option("--slots-per-host,--slots", options.slots_per_host,
                  "Slots of a host that the script prints without a number (1)")
@@ -49,12 +51,19 @@ std::string ElasticOptions::check(const CLI::App& app, RunOptions& options) cons
         return fmt::format("{} is for elastic jobs: give --min-np N too", name);
     return {};
   }
+  if (scripted && !options.hosts.empty())
+    return "--hosts and --host-discovery-script: give one of them";
   const bool has_ranks = app.count("--np") > 0;
   options.min_ranks = app.count("--min-np") > 0 ? min_ranks_ : has_ranks ? options.ranks : 1;
   if (!has_ranks) options.ranks = options.min_ranks;
+  int slots = 0;
+  for (const Host& host : options.hosts) slots = std::min(slots + host.slots, kMostRanks);
   options.max_ranks = app.count("--max-np") > 0 ? max_ranks_
                       : scripted                ? kMostRanks
+                      : slots > 0               ? slots
                                                 : options.ranks;
+  if (slots > 0 && options.ranks > slots)
+    return fmt::format("-np {}: {} have {} slots", options.ranks, to_text(options.hosts), slots);
   if (options.min_ranks < 1 || options.max_ranks > kMostRanks ||
       options.ranks < options.min_ranks || options.max_ranks < options.ranks)
     return fmt::format("--min-np {}, -np {}, --max-np {}: expected 1 <= min <= np <= max <= {}",
@@ -86,7 +95,8 @@ ElasticPlan elastic_plan(const RunOptions& options, const Config& config) {
   roster.cooldown = nanoseconds(options.cooldown);
   roster.longest_cooldown = nanoseconds(options.longest_cooldown);
   roster.grace = nanoseconds(options.grace);
-  plan.slots = options.max_ranks;
+  plan.hosts = options.hosts;
+  if (plan.hosts.empty()) plan.hosts = {{"localhost", options.max_ranks, {}}};
   plan.discovery.script = options.discovery_script;
   plan.discovery.slots_per_host = options.slots_per_host;
   return plan;

@@ -45,8 +45,9 @@ std::string HostOptions::check(const CLI::App& app, RunOptions& options) const {
   if (app.count("--hosts") > 0 && app.count("--hostfile") > 0)
     return "--hosts and --hostfile: give one of them";
   if (app.count("--hosts") + app.count("--hostfile") == 0)
-    return app.count("--rsh") > 0 ? "--rsh is for several hosts: give --hosts too" : "";
-  if (options.elastic) return "--hosts: an elastic job runs on one host: leave it out, or --min-np";
+    return app.count("--rsh") > 0 && options.discovery_script.empty()
+               ? "--rsh is for several hosts: give --hosts too"
+               : "";
   Result<std::vector<Host>> hosts =
       app.count("--hosts") > 0 ? parse_hosts(hosts_) : read_hostfile(file_);
   if (!hosts.ok())

@@ -23,7 +23,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr uint64_t kMostSlots = 65536;
+constexpr int kMostSlots = 65536;
 constexpr size_t kLargestFile = size_t{16} << 20;
 
 Status wrong(std::string text) {
@@ -38,15 +38,16 @@ bool is_host_name(std::string_view name) {
   return !name.empty() && name[0] != '-' && std::all_of(name.begin(), name.end(), is_fine);
 }
 
-std::optional<int> slots_in(std::string_view text) {
+std::optional<int> slots_in(std::string_view text, uint64_t least = 1) {
   const auto slots = parse_integer(text);
-  if (!slots || *slots < 1 || *slots > kMostSlots) return {};
+  if (!slots || *slots < least || *slots > kMostSlots) return {};
   return static_cast<int>(*slots);
 }
 
-/// "a", "a:4", "[fd77::1]:4".
-Result<Host> parse_host(std::string_view text) {
+/// "a", which has `standard` slots, "a:4", "[fd77::1]:4".
+Result<Host> parse_host(std::string_view text, int standard = 1, uint64_t least = 1) {
   Host host;
+  host.slots = standard;
   std::string_view slots;
   if (text.starts_with('[')) {
     const size_t end = text.find(']');
@@ -65,10 +66,10 @@ Result<Host> parse_host(std::string_view text) {
     return wrong(
         fmt::format("`{}` is not the name of a host; expected HOST:SLOTS, such as node1:4", text));
   if (slots.empty()) return host;
-  const auto number = slots[0] == ':' ? slots_in(slots.substr(1)) : std::nullopt;
+  const auto number = slots[0] == ':' ? slots_in(slots.substr(1), least) : std::nullopt;
   if (!number)
-    return wrong(fmt::format("`{}`: expected HOST:SLOTS with 1 to {} slots, such as {}:4", text,
-                             kMostSlots, host.name));
+    return wrong(fmt::format("`{}`: expected HOST:SLOTS with {} to {} slots, such as {}:4", text,
+                             least, kMostSlots, host.name));
   host.slots = *number;
   return host;
 }
@@ -79,7 +80,7 @@ void add(std::vector<Host>& hosts, Host host) {
   if (found == hosts.end())
     hosts.push_back(std::move(host));
   else
-    found->slots += host.slots;
+    found->slots = std::min(found->slots + host.slots, kMostSlots);
 }
 
 /// "slots=4" or "max_slots=8" behind a host's name.
@@ -234,6 +235,21 @@ Result<std::vector<Host>> read_hostfile(const std::string& path) {
   for (char c = 0; text.size() <= kLargestFile && file.get(c);) text.push_back(c);
   if (text.size() > kLargestFile) return wrong(fmt::format("--hostfile {}: too large", path));
   return parse_hostfile(path, text);
+}
+
+Result<std::vector<Host>> parse_discovered(std::string_view text, int slots_per_host) {
+  std::vector<Host> hosts;
+  std::istringstream lines{std::string(text)};
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name, more;
+    if (!(words >> name)) continue;
+    if (words >> more) return wrong(fmt::format("`{:.100}`: expected one HOST:SLOTS", line));
+    Result<Host> host = parse_host(name, slots_per_host, 0);
+    HORA_TRY(host.status());
+    if (host.value().slots > 0) add(hosts, std::move(host).value());
+  }
+  return hosts;
 }
 
 std::string to_text(std::span<const Host> hosts) {

@@ -32,6 +32,10 @@ Result<std::vector<Host>> parse_hostfile(const std::string& path, std::string_vi
 /// kUnavailable: cannot be read.
 Result<std::vector<Host>> read_hostfile(const std::string& path);
 
+/// What a discovery script prints: lines "a:4", or "a", which has `slots_per_host`; with 0 slots a
+/// host is as good as absent. Errors: kInvalidArgument: a line that is none of these.
+Result<std::vector<Host>> parse_discovered(std::string_view text, int slots_per_host);
+
 /// "a:4,b:4", for messages.
 std::string to_text(std::span<const Host> hosts);
 

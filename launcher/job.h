@@ -17,22 +17,23 @@ struct RankCommand {
   std::vector<std::string> arguments;  ///< from argv[0]
   std::vector<std::string> environment;
   std::string output;  ///< a folder for files stdout and stderr; empty: lines join ours
-  int host = -1;  ///< an index in JobPlan::hosts, where `program` and more of `environment` are
-                  ///< found; -1: this machine
+  std::string host;    ///< where `program` and more of `environment` are found; empty: here
 };
 
 /// What the ranks of other hosts need besides.
 struct RemotePlan {
-  std::string folder;   ///< their working directory
-  std::string store;    ///< "tcp://...", which they reach us at; empty: none
-  std::string records;  ///< where their flight records go after a failure; empty: not wanted
-  std::chrono::milliseconds start_timeout{};  ///< for all hosts to be ready
+  RemoteHost::Route route;  ///< to all of them, but for the name
+  std::string folder;       ///< their working directory
+  std::string store;        ///< "tcp://...", which they reach us at; empty: none
+  std::string records;      ///< where their flight records go after a failure; empty: not wanted
+  std::chrono::milliseconds start_timeout{};  ///< for a host to be ready
 };
 
 struct JobPlan {
-  std::vector<RankCommand> ranks;  ///< elastic: one, for all; gets HORA_WORKER
+  /// Elastic: one for all ranks here, and if there may be other hosts one for all ranks there. They
+  /// get HORA_WORKER besides.
+  std::vector<RankCommand> ranks;
   std::optional<ElasticPlan> elastic;
-  std::vector<RemoteHost::Route> hosts;
   RemotePlan remote;
   bool prefix = true;                 ///< "[rank] " before each line
   std::chrono::milliseconds grace{};  ///< for the others to end by themselves when one has failed
@@ -40,7 +41,8 @@ struct JobPlan {
 
 /// Starts the ranks, here and through agents on other hosts, and supervises them until all have
 /// ended, then kills what they left behind. A host that cannot be reached is told before any rank
-/// starts; one that is lost later is a failure of its ranks.
+/// starts; one that is lost later is a failure of its ranks. In an elastic job both are failures of
+/// ranks, and a host's agent starts when it is to have the first one.
 /// Runs in the child of run_guarded(). Returns the exit code: 0 if all ranks ended well; 128 +
 /// signal if one stopped the job; else that of the first rank that failed, whose last lines of
 /// stderr are repeated at the end. `asks` and `store` are for elastic jobs, in which a rank that

@@ -29,6 +29,12 @@ std::map<std::string, std::string> variables_of(const std::vector<std::string>& 
   return variables;
 }
 
+std::vector<std::string> entries_of(const std::map<std::string, std::string>& variables) {
+  std::vector<std::string> entries;
+  for (const auto& [name, value] : variables) entries.push_back(name + "=" + value);
+  return entries;
+}
+
 Result<std::string> find_program(const std::string& name,
                                  const std::vector<std::string>& environment) {
   const std::string hint =

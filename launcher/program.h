@@ -11,6 +11,9 @@ namespace hora {
 /// NAME=VALUE entries by name; the first one counts.
 std::map<std::string, std::string> variables_of(const std::vector<std::string>& environment);
 
+/// The other way.
+std::vector<std::string> entries_of(const std::map<std::string, std::string>& variables);
+
 /// The path of a program, which is looked for in the PATH of `environment` unless it is one.
 /// Errors: kUnavailable: there is none, or it is not executable.
 Result<std::string> find_program(const std::string& name,

@@ -51,6 +51,9 @@ class RemoteHost {
   /// The remote shell has ended; messages may still be on their way.
   void reaped(int wait_status) { wait_status_ = wait_status; }
 
+  /// Ends the shell: nothing more is expected of it. `reason` as obituary() tells it.
+  void give_up(std::string reason);
+
   /// Is anything more to come?
   bool open() const { return in_.valid(); }
   /// The connection has ended and the shell was reaped, or the host was given up.
@@ -62,7 +65,6 @@ class RemoteHost {
 
  private:
   bool given_up() const { return !given_up_.empty(); }
-  void give_up(std::string reason);
   void read();
   void read_remarks();
   void parse(std::vector<agent_wire::Message>& messages);

@@ -30,6 +30,7 @@ namespace {
 
 constexpr int kUsage = 2, kNotFound = 127;
 constexpr std::string_view kRecords = "HORA_FLIGHT_DIR";
+constexpr const char* kElsewhere = "another host";  // of an elastic job
 
 constexpr const char* kExamples = R"(
 Each rank gets HORA_RANK, HORA_SIZE and where to find the others (also RANK, WORLD_SIZE, LOCAL_RANK
@@ -48,6 +49,8 @@ Examples:
                                                with a variable set
   horarun -np 4 --min-np 2 python train.py     go on without ranks that die (docs/elastic.md)
   horarun -H a:4,b:4 python train.py           four ranks on each of two hosts, by ssh
+  horarun -H a:4,b:4 --min-np 4 python train.py
+                                               go on without a host that dies
   horarun -np 8 --dry-run python train.py      show what would be started
   horarun -np 8 --output-dir logs python train.py
                                                logs/rank.0/stdout and so on
@@ -149,12 +152,24 @@ void set_identity(std::map<std::string, std::string>& variables, const RunOption
       variables.erase(name);
 }
 
+/// Are there ranks on other hosts, or may a script name some?
+bool may_reach_out(const RunOptions& options) {
+  const auto is_other = [](const Host& host) { return !is_this_machine(host.name); };
+  return !options.discovery_script.empty() ||
+         std::any_of(options.hosts.begin(), options.hosts.end(), is_other);
+}
+
+/// Do ranks run here, or may they?
+bool needs_this_machine(const RunOptions& options) {
+  const auto is_here = [](const Host& host) { return is_this_machine(host.name); };
+  return options.hosts.empty() || std::any_of(options.hosts.begin(), options.hosts.end(), is_here);
+}
+
 /// What an agent knows better than we do it adds itself.
 std::vector<std::string> rank_environment(const RunOptions& options,
                                           const Surroundings& surroundings, int rank,
-                                          const RankPlace& place) {
-  const Host* const host = options.hosts.empty() ? nullptr : &options.hosts[size_t(place.host)];
-  const bool is_remote = host != nullptr && !is_this_machine(host->name);
+                                          const RankPlace& place, bool is_remote,
+                                          const std::string& addresses) {
   auto variables =
       variables_of(is_remote ? portable(surroundings.environment) : surroundings.environment);
   for (const std::string& variable : options.variables) {
@@ -166,8 +181,7 @@ std::vector<std::string> rank_environment(const RunOptions& options,
   if (!store.empty()) variables["HORA_STORE"] = store;
   variables["HORA_JOB"] = surroundings.job;
   if (!surroundings.secret.empty()) variables["HORA_SECRET"] = surroundings.secret;
-  if (host != nullptr && !host->addresses.empty())
-    variables.try_emplace("HORA_ADDRESS", host->addresses);
+  if (!addresses.empty()) variables.try_emplace("HORA_ADDRESS", addresses);
   const bool bounded = options.elastic && options.discovery_script.empty();
   const int sharers = bounded ? options.max_ranks : place.local_size;
   if (!is_remote)
@@ -175,8 +189,7 @@ std::vector<std::string> rank_environment(const RunOptions& options,
                           std::to_string(std::max(1, surroundings.cores / sharers)));
   // Python would keep lines back, since a pipe is not a terminal.
   variables.try_emplace("PYTHONUNBUFFERED", "1");
-  std::vector<std::string> result;
-  for (const auto& [name, value] : variables) result.push_back(name + "=" + value);
+  std::vector<std::string> result = entries_of(variables);
   std::vector<FileSetting> defaults = surroundings.file;
   if (!surroundings.records.empty() && !is_remote) {
     const auto is_it = [](const FileSetting& each) { return each.variable == kRecords; };
@@ -188,23 +201,56 @@ std::vector<std::string> rank_environment(const RunOptions& options,
   return result;
 }
 
-/// The hosts that have ranks and are not this one become plan.hosts.
-void add_hosts(JobPlan& plan, const RunOptions& options, const Surroundings& surroundings,
-               const std::vector<RankPlace>& places) {
-  std::vector<int> numbers(options.hosts.size(), -1);
-  for (size_t rank = 0; rank < plan.ranks.size() && !options.hosts.empty(); ++rank) {
-    const auto host = static_cast<size_t>(places[rank].host);
-    if (is_this_machine(options.hosts[host].name)) continue;
-    if (numbers[host] < 0) {
-      numbers[host] = static_cast<int>(plan.hosts.size());
-      plan.hosts.push_back({options.hosts[host].name, options.remote_shell, surroundings.program,
-                            surroundings.environment});
-    }
-    plan.ranks[rank].host = numbers[host];
+RemotePlan remote_plan(const RunOptions& options, const Surroundings& surroundings,
+                       const Config& config) {
+  RemotePlan plan;
+  plan.route = {"", options.remote_shell, surroundings.program, surroundings.environment};
+  plan.folder = surroundings.folder;
+  plan.store = surroundings.network_store;
+  plan.records = surroundings.records;
+  plan.start_timeout = std::chrono::milliseconds(static_cast<int64_t>(config.start_timeout * 1000));
+  return plan;
+}
+
+/// Each rank's command, host by host.
+Result<std::vector<RankCommand>> fixed_ranks(const RunOptions& options,
+                                             const Surroundings& surroundings) {
+  const std::vector<Host> here = {{"localhost", options.ranks, {}}};
+  const std::vector<Host>& hosts = options.hosts.empty() ? here : options.hosts;
+  const auto places = place_ranks(hosts, options.ranks);
+  HORA_TRY(places.status());
+  const size_t digits = std::to_string(options.ranks - 1).size();
+  std::vector<RankCommand> ranks;
+  for (const RankPlace& place : places.value()) {
+    const Host& host = hosts[static_cast<size_t>(place.host)];
+    const bool is_remote = !is_this_machine(host.name);
+    const auto rank = static_cast<int>(ranks.size());
+    ranks.push_back(
+        {{},
+         options.command,
+         rank_environment(options, surroundings, rank, place, is_remote, host.addresses),
+         {},
+         is_remote ? host.name : std::string()});
+    if (!options.output_dir.empty())
+      ranks.back().output = fmt::format("{}/rank.{:0{}}", options.output_dir, rank, digits);
   }
-  plan.remote.folder = surroundings.folder;
-  plan.remote.store = surroundings.network_store;
-  plan.remote.records = surroundings.records;
+  return ranks;
+}
+
+/// What all ranks here execute, and what all on other hosts do. Ranks change; the number of a
+/// process does not.
+std::vector<RankCommand> elastic_ranks(const RunOptions& options,
+                                       const Surroundings& surroundings) {
+  std::vector<RankCommand> ranks;
+  for (const bool is_remote : {false, true}) {
+    if (is_remote && !may_reach_out(options)) continue;
+    ranks.push_back({{},
+                     options.command,
+                     rank_environment(options, surroundings, 0, {}, is_remote, {}),
+                     options.output_dir.empty() ? "" : options.output_dir + "/worker",
+                     is_remote ? kElsewhere : ""});
+  }
+  return ranks;
 }
 
 std::string random_name() {
@@ -228,15 +274,6 @@ void tell_cause(const std::string& program, const JobPlan& plan, const Surroundi
   fmt::print(stderr, "{}: what the ranks' last operations tell:\n{}", program, text);
   if (found->second != surroundings.records)
     fmt::print(stderr, "`hora explain {}` tells it again.\n", shell_quoted(found->second));
-}
-
-std::string where(const JobPlan& plan, const RankCommand& rank) {
-  return rank.host < 0 ? "" : " on " + plan.hosts[static_cast<size_t>(rank.host)].name;
-}
-
-bool has_other_hosts(const RunOptions& options) {
-  const auto is_other = [](const Host& host) { return !is_this_machine(host.name); };
-  return std::any_of(options.hosts.begin(), options.hosts.end(), is_other);
 }
 
 }  // namespace
@@ -293,10 +330,8 @@ ParsedRun parse_run(const std::string& program, const std::vector<std::string>& 
   }
 
   if (options.check_build) return ending(0, build_page());
-  if (const std::string wrong = elastic.check(app, options); !wrong.empty())
-    return mistake(program, wrong);
-  if (const std::string wrong = hosts.check(app, options); !wrong.empty())
-    return mistake(program, wrong);
+  for (const std::string& wrong : {hosts.check(app, options), elastic.check(app, options)})
+    if (!wrong.empty()) return mistake(program, wrong);
   if (app.count("--np") == 0 && !options.elastic && options.hosts.empty())
     return mistake(program, "how many ranks? Give -np N, such as -np 2");
   if (options.ranks < 1)
@@ -340,29 +375,19 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   JobPlan plan;
   plan.prefix = options.prefix;
   plan.grace = std::chrono::milliseconds(static_cast<int64_t>(options.grace * 1000));
-  const size_t digits = std::to_string(options.ranks - 1).size();
-  const int count = options.elastic ? 1 : options.ranks;
-  const std::vector<Host> here = {{"localhost", count, {}}};
-  const auto places = place_ranks(options.hosts.empty() ? here : options.hosts, count);
-  HORA_TRY(places.status());
-  for (int rank = 0; rank < count; ++rank) {
-    const RankPlace& place = places.value()[static_cast<size_t>(rank)];
-    plan.ranks.push_back(
-        {{}, options.command, rank_environment(options, surroundings, rank, place), {}});
-    if (!options.output_dir.empty() && !options.elastic)
-      plan.ranks.back().output = fmt::format("{}/rank.{:0{}}", options.output_dir, rank, digits);
+  if (options.elastic) {
+    plan.ranks = elastic_ranks(options, surroundings);
+  } else {
+    auto ranks = fixed_ranks(options, surroundings);
+    HORA_TRY(ranks.status());
+    plan.ranks = std::move(ranks).value();
   }
-  // Ranks change; the number of a process does not.
-  if (!options.output_dir.empty() && options.elastic)
-    plan.ranks[0].output = options.output_dir + "/worker";
   const Result<Config> config = Config::parse(plan.ranks[0].environment);
   HORA_TRY(config.status());
   if (options.elastic) plan.elastic = elastic_plan(options, config.value());
-  add_hosts(plan, options, surroundings, places.value());
-  plan.remote.start_timeout = std::chrono::duration_cast<std::chrono::milliseconds>(
-      std::chrono::duration<double>(config.value().start_timeout));
+  plan.remote = remote_plan(options, surroundings, config.value());
   for (RankCommand& rank : plan.ranks) {
-    if (rank.host >= 0) continue;  // its agent looks there
+    if (!rank.host.empty() || !needs_this_machine(options)) continue;  // agents look there
     Result<std::string> program = find_program(options.command[0], rank.environment);
     HORA_TRY(program.status());
     rank.program = std::move(program).value();
@@ -378,9 +403,11 @@ std::string describe_plan(const JobPlan& plan, const Surroundings& surroundings)
                                  surroundings.cores == 1 ? "" : "s");
   for (size_t i = 0; i < plan.ranks.size(); ++i) {
     const RankCommand& rank = plan.ranks[i];
-    text += plan.elastic ? fmt::format("# each of {} to {} ranks\n", plan.elastic->roster.min_ranks,
-                                       plan.elastic->roster.max_ranks)
-                         : fmt::format("# rank {}{}\n", i, where(plan, rank));
+    const std::string where = rank.host.empty() ? "" : " on " + rank.host;
+    text += plan.elastic
+                ? fmt::format("# each of {} to {} ranks{}\n", plan.elastic->roster.min_ranks,
+                              plan.elastic->roster.max_ranks, where)
+                : fmt::format("# rank {}{}\n", i, where);
     for (const std::string& variable : rank.environment) {
       if (before.count(variable) > 0) continue;
       const std::string name(name_in(variable));
@@ -406,7 +433,7 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
   const RunOptions& options = parsed.options;
   Surroundings surroundings{
       environment(), "unix:/tmp/hora-XXXXXX/store", random_name(), allowed_cores(), {}};
-  if (has_other_hosts(options)) {
+  if (may_reach_out(options)) {
     std::error_code ignored;
     surroundings.network_store = "tcp://here:0";
     surroundings.secret = std::string(64, '0');  // until there is one
@@ -436,7 +463,7 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
     StoreServer::Watch watch;
     if (options.elastic) watch = [&asks](std::string_view key) { asks.see(key); };
     StoreServer::Network network;
-    if (has_other_hosts(options)) {
+    if (may_reach_out(options)) {
       Result<std::string> secret = random_secret();
       if (!secret.ok()) return complain(program, secret.status());
       surroundings.secret = std::move(secret).value();
@@ -445,7 +472,7 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
       network.warn = [&log](const std::string& text) { log.warning("{}", text); };
     }
     const auto server = StoreServer::start(directory + "/store", watch,
-                                           has_other_hosts(options) ? &network : nullptr);
+                                           may_reach_out(options) ? &network : nullptr);
     if (!server.ok()) {
       log.error("{}", server.status().message());
       return 1;

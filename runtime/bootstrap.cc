@@ -155,7 +155,9 @@ Result<tcp::Secret> find_secret(Store& store, const Config& config, const std::s
 /// Where this rank meets ranks of other hosts; none if all are surely on one.
 Result<std::shared_ptr<tcp::Endpoint>> open_endpoint(Store& store, const Config& config,
                                                      const std::string& prefix) {
-  const bool several = config.cross_size > 1 || !config.store.starts_with("unix:");
+  // Of uneven hosts a rank may be the only one with its number on a host: cross_size is 1 then.
+  const bool uneven = config.local_size < config.size && !config.secret.empty();
+  const bool several = config.cross_size > 1 || uneven || !config.store.starts_with("unix:");
   if (!several && config.backend != "tcp") return std::shared_ptr<tcp::Endpoint>();
   const auto secret = find_secret(store, config, prefix);
   if (!secret.ok()) return secret.status();

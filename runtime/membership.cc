@@ -81,7 +81,7 @@ class StoreMembership final : public Membership {
 
 Result<std::unique_ptr<Membership>> Membership::open(const Config& config) {
   const auto wait = milliseconds(static_cast<int64_t>(config.start_timeout * 1e3));
-  auto store = connect_store(config.store, wait);
+  auto store = connect_store(config.store, wait, {config.job, config.secret});
   if (!store.ok()) return store.status();
   return std::unique_ptr<Membership>(
       std::make_unique<StoreMembership>(std::move(store).value(), config.worker));
@@ -109,16 +109,23 @@ std::string change_key(uint32_t epoch) {
 }
 
 std::string text_of(const Place& place) {
-  return fmt::format("{} {} {}", place.epoch, place.rank, place.size);
+  return fmt::format("{} {} {} {} {} {} {}", place.epoch, place.rank, place.size, place.local_rank,
+                     place.local_size, place.cross_rank, place.cross_size);
 }
 
 std::optional<Place> parse_place(std::string_view text) {
-  const auto numbers = numbers_in(text, ' ', 3);
-  if (!numbers || (*numbers)[0] > UINT32_MAX || (*numbers)[2] > INT32_MAX ||
-      (*numbers)[1] >= (*numbers)[2])
-    return {};
-  return Place{static_cast<uint32_t>((*numbers)[0]), static_cast<int>((*numbers)[1]),
-               static_cast<int>((*numbers)[2])};
+  const auto numbers = numbers_in(text, ' ', 7);
+  if (!numbers || (*numbers)[0] > UINT32_MAX) return {};
+  const auto number = [&](size_t i) { return static_cast<int>((*numbers)[i]); };
+  for (size_t i = 1; i < numbers->size(); i += 2)  // a rank and the size that it is below
+    if ((*numbers)[i + 1] > INT32_MAX || (*numbers)[i] >= (*numbers)[i + 1]) return {};
+  return Place{static_cast<uint32_t>((*numbers)[0]),
+               number(1),
+               number(2),
+               number(3),
+               number(4),
+               number(5),
+               number(6)};
 }
 
 }  // namespace membership

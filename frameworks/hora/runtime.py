@@ -189,16 +189,16 @@ def _start() -> Session:
         return Session(_native.Engine.start(_starts - 1))
     for last in range(1, _MEETINGS + 1):
         try:
-            epoch, rank, size = _membership.next_place()
+            place = _membership.next_place()
         except _native.Shutdown:
             raise SystemExit(0) from None  # the job has fewer slots now
         try:
-            engine = _native.Engine.start_at(epoch, rank, size)
+            engine = _native.Engine.start_at(place)
         except (_native.PeerLost, _native.Timeout, _native.Unavailable):
             if last == _MEETINGS:
                 raise
             continue
-        return Session(engine, _Watch(_membership, epoch) if rank == 0 else None)
+        return Session(engine, _Watch(_membership, place.epoch) if place.rank == 0 else None)
     raise AssertionError
 
 

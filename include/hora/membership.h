@@ -16,6 +16,8 @@ namespace hora {
 struct Place {
   uint32_t epoch = 0;
   int rank = 0, size = 1;
+  int local_rank = 0, local_size = 1;  ///< among the ranks of its host
+  int cross_rank = 0, cross_size = 1;  ///< among the ranks of this local_rank, one on each host
   friend bool operator==(const Place&, const Place&) = default;
 };
 

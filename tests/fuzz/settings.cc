@@ -4,7 +4,7 @@
 
 #include "hora/config.h"
 #include "hora/membership.h"
-#include "launcher/discovery.h"
+#include "launcher/hosts.h"
 #include "launcher/plan.h"
 #include "launcher/settings_file.h"
 #include "runtime/quantity.h"
@@ -27,7 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
     (void)digest_text(config.value()).size();
   }
   (void)parse_integer(text), (void)parse_bytes(text), (void)parse_seconds(text);
-  (void)parse_slots(text, 2).ok();
+  (void)parse_discovered(text, 2).ok();
   (void)parse_link(std::string(text)).ok();
   if (const auto ask = membership::parse_ask(text))
     FUZZ_CHECK(membership::parse_ask(membership::ask_key(*ask)) == ask);

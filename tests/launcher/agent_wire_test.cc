@@ -11,11 +11,11 @@ namespace hora::agent_wire {
 namespace {
 
 std::vector<Message> one_of_each() {
-  return {Hello{1, "0.1"},
-          Task{"/tmp", "tcp://10.0.0.1:1", {{{"python", "-c", ""}, {"A=1", "B="}}, {}}},
+  return {Hello{kProtocol, "0.1"},
+          Task{"/tmp", "tcp://10.0.0.1:1", 2, {{{"python", "-c", ""}, {"A=1", "B="}}, {}}},
           Ready{},
           Refused{"no"},
-          Go{},
+          Start{1, {"HORA_WORKER=7"}},
           Output{3, 1, "text\n"},
           Ended{3, 4711, 9},
           Record{"rank.0.json", std::string("\0\1", 2)},
@@ -62,7 +62,7 @@ TEST(AgentWire, ATaskKeepsItsFields) {
 }
 
 TEST(AgentWire, RefusesWhatIsNoMessage) {
-  const std::string hello = encode(Hello{1, "0.1"});
+  const std::string hello = encode(Hello{kProtocol, "0.1"});
   std::string unknown = hello, longer = hello, shorter = hello, huge = hello;
   unknown[4] = 99;
   longer[0] = static_cast<char>(hello.size() - 4 + 1);
@@ -77,7 +77,7 @@ TEST(AgentWire, RefusesWhatIsNoMessage) {
 }
 
 TEST(AgentWire, AListOfMoreItemsThanBytesAllocatesNothing) {
-  std::string bytes = encode(Task{"", "", {}});
+  std::string bytes = encode(Task{});
   bytes[bytes.size() - 1] = bytes[bytes.size() - 2] = '\xff';
   Inbox inbox(false);
   inbox.feed(bytes);

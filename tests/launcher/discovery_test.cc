@@ -1,6 +1,5 @@
-// Goal: what a discovery script prints means what it says, and a script that fails or hangs
-// disturbs nothing. Method: parse_slots() on texts; real scripts, whose ends are reaped here as the
-// supervisor does, under a clock turned by hand.
+// Goal: a discovery script is heard, and one that fails or hangs disturbs nothing. Method: real
+// scripts, whose ends are reaped here as the supervisor does, under a clock turned by hand.
 #include "launcher/discovery.h"
 
 #include <poll.h>
@@ -13,31 +12,7 @@
 namespace hora {
 namespace {
 
-int slots(const std::string& text) {
-  const Result<int> result = parse_slots(text, 3);
-  EXPECT_TRUE(result.ok()) << result.status().message();
-  return result.ok() ? result.value() : -1;
-}
-
-std::string mistake(const std::string& text) {
-  const Result<int> result = parse_slots(text, 3);
-  EXPECT_FALSE(result.ok());
-  return result.ok() ? "" : result.status().message();
-}
-
-TEST(ParseSlots, TakesThisHostUnderItsNames) {
-  EXPECT_EQ(slots("localhost:4\n"), 4);
-  EXPECT_EQ(slots("  127.0.0.1:2 \r\n\nlocalhost:0"), 2);
-  EXPECT_EQ(slots("localhost\n"), 3);
-  EXPECT_EQ(slots(""), 0);
-}
-
-TEST(ParseSlots, NamesTheLineThatIsWrong) {
-  EXPECT_NE(mistake("localhost:x").find("\"localhost:x\" is not host:slots"), std::string::npos);
-  EXPECT_NE(mistake("localhost:1\n:2").find("\":2\""), std::string::npos);
-  EXPECT_NE(mistake("localhost:99999").find("99999"), std::string::npos);
-  EXPECT_NE(mistake("other-host-of-mine:2").find("jobs run on one host only"), std::string::npos);
-}
+const std::vector<Host> kTwo = {{"localhost", 2, {}}};
 
 class HandClock final : public Clock {
  public:
@@ -52,7 +27,7 @@ Discovery::Options options_for(const std::string& script) {
 }
 
 /// Runs the script once: waits for its process to end, however long that takes.
-Result<int> run_once(Discovery& discovery) {
+Result<std::vector<Host>> run_once(Discovery& discovery) {
   discovery.attend();
   if (auto found = discovery.take()) return *std::move(found);
   int status = 0;
@@ -68,13 +43,13 @@ Result<int> run_once(Discovery& discovery) {
 TEST(Discovery, AsksAgainAfterAPeriodAndNotBefore) {
   HandClock clock;
   Discovery discovery(options_for("echo localhost:2; echo noise >&2"), clock);
-  EXPECT_EQ(run_once(discovery).value(), 2);
+  EXPECT_EQ(run_once(discovery).value(), kTwo);
   EXPECT_EQ(discovery.wake_at(), 1'000'000'000);
   clock.time = 999'999'999;
   discovery.attend();
   EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);  // there is no child
   clock.time = 1'000'000'000;
-  EXPECT_EQ(run_once(discovery).value(), 2);
+  EXPECT_EQ(run_once(discovery).value(), kTwo);
 }
 
 TEST(Discovery, SaysWhyAScriptCouldNotTell) {

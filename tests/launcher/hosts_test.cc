@@ -34,6 +34,23 @@ TEST(Hosts, ThatAreNoneAreRefused) {
     EXPECT_EQ(parse_hosts(text).status().code(), Code::kInvalidArgument) << text;
 }
 
+TEST(PrintedHosts, HaveTheirSlotsOrThoseOfAHostWithoutANumber) {
+  const auto hosts = parse_discovered("localhost:4\n  a:2 \r\n\nb\nc:0\n[fd77::1]\na", 3);
+  ASSERT_TRUE(hosts.ok()) << message(hosts);
+  EXPECT_EQ(
+      hosts.value(),
+      (std::vector<Host>{{"localhost", 4, ""}, {"a", 5, ""}, {"b", 3, ""}, {"fd77::1", 3, ""}}));
+  EXPECT_EQ(parse_discovered("", 3).value(), std::vector<Host>{});
+}
+
+TEST(PrintedHosts, ThatAreNoneAreRefusedWithTheirLine) {
+  EXPECT_EQ(message(parse_discovered("a:1\nb:x\n", 1)),
+            "`b:x`: expected HOST:SLOTS with 0 to 65536 slots, such as b:4");
+  EXPECT_EQ(message(parse_discovered("a 4", 1)), "`a 4`: expected one HOST:SLOTS");
+  for (const char* const text : {":2", "a:99999", "-x:1", "a:-1"})
+    EXPECT_EQ(parse_discovered(text, 1).status().code(), Code::kInvalidArgument) << text;
+}
+
 TEST(Hostfile, OfHorovodAndOpenMpi) {
   const auto hosts =
       parse_hostfile("f", "# ours\na slots=4\n\nb max_slots=8 slots=2  # old\r\nc\n");

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include "launcher/elastic_options.h"
 #include "launcher/program.h"
 
 namespace hora {
@@ -149,6 +150,22 @@ TEST(ParseRun, TakesHostsWithOrWithoutTheNumberOfRanks) {
             std::string::npos);
 }
 
+TEST(ParseRun, AnElasticJobUsesAllSlotsOfItsHosts) {
+  const ParsedRun all = parse_run("horarun", {"-H", "a:2,b:3", "--min-np", "2", "p"});
+  ASSERT_TRUE(all.run) << all.ending.text;
+  EXPECT_TRUE(all.options.elastic);
+  EXPECT_EQ(all.options.min_ranks, 2);
+  EXPECT_EQ(all.options.ranks, 2);
+  EXPECT_EQ(all.options.max_ranks, 5);
+  EXPECT_EQ(elastic_plan(all.options, Config()).hosts, all.options.hosts);
+  EXPECT_NE(mistake({"-H", "a:2", "--min-np", "3", "p"}).find("-np 3: a:2 have 2 slots"),
+            std::string::npos);
+  EXPECT_NE(mistake({"-H", "a:2", "--host-discovery-script", "x", "p"})
+                .find("--hosts and --host-discovery-script: give one of them"),
+            std::string::npos);
+  EXPECT_TRUE(parse_run("horarun", {"--host-discovery-script", "x", "--rsh", "y", "p"}).run);
+}
+
 TEST(ParseRun, HelpTeachesAndEndsWell) {
   const ParsedRun parsed = parse_run("horarun", {"--help"});
   EXPECT_FALSE(parsed.run);
@@ -166,11 +183,9 @@ TEST(MakePlan, RanksOfOtherHostsGetTheirPlaceAndNothingOfThisMachine) {
   here.folder = "/work";
   const auto plan = make_plan(parsed.options, here);
   ASSERT_TRUE(plan.ok()) << plan.status().message();
-  ASSERT_EQ(plan.value().hosts.size(), 1u);
-  EXPECT_EQ(plan.value().hosts[0].name, "192.0.2.1");
   EXPECT_EQ(plan.value().remote.folder, "/work");
-  EXPECT_EQ(plan.value().ranks[0].host, -1);
-  EXPECT_EQ(plan.value().ranks[2].host, 0);
+  EXPECT_EQ(plan.value().ranks[0].host, "");
+  EXPECT_EQ(plan.value().ranks[2].host, "192.0.2.1");
   const auto variables = variables_of(plan.value().ranks[2].environment);
   const auto is = [&](const char* name, const std::string& value) {
     const auto found = variables.find(name);

@@ -204,10 +204,11 @@ def parent_of(pid):
     return int(stat.rpartition(")")[2].split()[1])
 
 
+@pytest.mark.parametrize("elastic", [[], ["--min-np", "3"]], ids=["fixed", "elastic"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_nothing_stays_on_any_host_when_horarun_is_ended(rsh, number):
-    with start(rsh, "-H", "a:1,b:1,localhost:1", program=SLEEP) as job:
-        pids = [int(pid) for _ in range(3) for pid in job.stdout.readline().split()[1:]]
+def test_nothing_stays_on_any_host_when_horarun_is_ended(rsh, number, elastic):
+    with start(rsh, *elastic, "-H", "a:1,b:1,localhost:1", program=SLEEP) as job:
+        pids = [int(pid) for _ in range(3) for pid in job.stdout.readline().split()[-2:]]
         assert all(map(alive, pids))
         job.send_signal(number)
         job.communicate(timeout=LIMIT)
@@ -221,7 +222,7 @@ def test_mistakes_are_told_before_anything_starts(rsh):
         (["-H", "a:0"], "--hosts: `a:0`: expected HOST:SLOTS"),
         (["-H", "-oProxyCommand=x:1"], "`-oProxyCommand=x:1` is not the name of a host"),
         (["-np", "3", "-H", "a:1,b:1"], "-np 3: a:1,b:1 have 2 slots"),
-        (["-H", "a:2", "--min-np", "1"], "an elastic job runs on one host"),
+        (["-H", "a:2", "--min-np", "3"], "-np 3: a:2 have 2 slots"),
         (["--hostfile", "/no/such/file"], "--hostfile /no/such/file: No such file"),
     ]:
         job = run(rsh, *words, "true")

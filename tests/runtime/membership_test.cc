@@ -50,8 +50,10 @@ class MembershipTest : public testing::Test {
 TEST_F(MembershipTest, EveryAskIsSeenAndHasAnAnswerOfItsOwn) {
   ASSERT_TRUE(member_->ask().ok());
   EXPECT_EQ(member_->answer(kShort).status().code(), Code::kTimeout);
-  ASSERT_TRUE(launcher_->set(membership::answer_key({7, 1}), membership::text_of({3, 1, 4})).ok());
-  EXPECT_EQ(member_->answer(kLong).value(), (Place{3, 1, 4}));
+  ASSERT_TRUE(
+      launcher_->set(membership::answer_key({7, 1}), membership::text_of({3, 1, 4, 1, 2, 0, 2}))
+          .ok());
+  EXPECT_EQ(member_->answer(kLong).value(), (Place{3, 1, 4, 1, 2, 0, 2}));
   ASSERT_TRUE(member_->ask().ok());
   ASSERT_TRUE(launcher_->set(membership::answer_key({7, 2}), membership::kLeave).ok());
   EXPECT_EQ(member_->answer(kLong).status().code(), Code::kShutdown);
