@@ -1,8 +1,8 @@
 #include "launcher/compress.h"
 
-#include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -10,6 +10,7 @@
 
 #include "compressors/reference.h"
 #include "compressors/rules.h"
+#include "launcher/command_line.h"
 
 namespace hora {
 namespace {
@@ -129,15 +130,7 @@ int compress_main(std::vector<std::string> arguments) {
   explained->add_option("--ranks", ranks, "How many ranks")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  try {
-    std::reverse(arguments.begin(), arguments.end());
-    app.parse(arguments);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::Error& error) {
-    fmt::print(stderr, "hora compress: {}\nTry `hora compress --help`.\n", error.what());
-    return 2;
-  }
+  if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
   if (*list) {
     fmt::print("{}", compressors_markdown());
     return 0;

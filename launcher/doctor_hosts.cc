@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 #include "hora/config.h"
+#include "launcher/command_line.h"
 #include "launcher/cores.h"
 #include "launcher/doctor.h"
 #include "launcher/guard.h"
@@ -249,16 +250,7 @@ int doctor_main(const std::vector<std::string>& arguments) {
   app.add_option("--start-timeout", seconds, "For each host to answer (30)")
       ->type_name("SECONDS")
       ->check(CLI::Range(0.1, 3600.0));
-  try {
-    std::vector<std::string> words(arguments.rbegin(), arguments.rend());
-    app.parse(words);
-  } catch (const CLI::CallForHelp&) {
-    fmt::print("{}", app.help());
-    return 0;
-  } catch (const CLI::Error& error) {
-    fmt::print(stderr, "hora doctor: {}\nTry `hora doctor --help`.\n", error.what());
-    return 2;
-  }
+  if (const auto code = parse_command_line(app, arguments)) return *code;
   if (const std::string wrong = hosts.check(app, options); !wrong.empty()) {
     fmt::print(stderr, "hora doctor: {}\n", wrong);
     return 2;

@@ -1,6 +1,6 @@
-#include <algorithm>
 #include <filesystem>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +8,7 @@
 
 #include "hora/config.h"
 #include "launcher/agent.h"
+#include "launcher/command_line.h"
 #include "launcher/compress.h"
 #include "launcher/doctor.h"
 #include "launcher/doctor_hosts.h"
@@ -82,15 +83,7 @@ int hora_main(std::vector<std::string> arguments) {
     return run_main("hora run", {arguments.begin() + 1, arguments.end()});
   if (!arguments.empty() && arguments[0] == "config")
     return print_config({arguments.begin() + 1, arguments.end()});
-  try {
-    std::reverse(arguments.begin(), arguments.end());
-    app.parse(arguments);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::Error& error) {
-    fmt::print(stderr, "hora: {}\nTry `hora --help`.\n", error.what());
-    return 2;
-  }
+  if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
   if (*settings) fmt::print("{}", markdown ? settings_markdown() : settings_text());
   if (*explanation) return print_explanation(directory);
   if (*doctor) fmt::print("{}", doctor_page());

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "launcher/command_line.h"
 #include "runtime/quantity.h"
 
 namespace hora {
@@ -75,15 +77,7 @@ int plan_main(std::vector<std::string> arguments) {
   app.add_option("--link", link, "A host's rate in each direction, and the one-way delay")
       ->capture_default_str();
   app.add_option("--most", most, "The largest size")->capture_default_str();
-  try {
-    std::reverse(arguments.begin(), arguments.end());
-    app.parse(arguments);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::Error& error) {
-    fmt::print(stderr, "hora plan: {}\nTry `hora plan --help`.\n", error.what());
-    return 2;
-  }
+  if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
   const auto across = parse_link(link);
   const auto bytes = parse_bytes(most);
   if (!across.ok() || !bytes) {

@@ -1,14 +1,15 @@
 #include "launcher/timeline.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <system_error>
+#include <utility>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "hora/status.h"
+#include "launcher/command_line.h"
 #include "launcher/trace.h"
 
 namespace hora {
@@ -82,15 +83,7 @@ int timeline_main(std::vector<std::string> arguments) {
       ->required();
   summary->add_option("--svg", picture, "Also draw the middle of the run into this file");
   summary->add_option("--tensors", tensors, "How many tensors to list")->capture_default_str();
-  try {
-    std::reverse(arguments.begin(), arguments.end());
-    app.parse(arguments);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::Error& error) {
-    fmt::print(stderr, "hora timeline: {}\nTry `hora timeline --help`.\n", error.what());
-    return 2;
-  }
+  if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
   const auto traces = read_all(files);
   if (!traces.ok()) return fail(traces.status());
   Status written;
