@@ -76,6 +76,7 @@ void Bare::open_tcp(Rankfile& self) {
   tcp::Endpoint::Options options;
   options.self.rank = self.rank();
   options.bind = "127.0.0.1";
+  options.tls = config.tls != 0;
   options.buffer_bytes = config.tcp_buffer_bytes;
   options.ring = [this] { bell_.ring(); };
   const auto endpoint = need(tcp::Endpoint::open(options));

@@ -11,7 +11,7 @@ foreach(part GLOO MPI CUDA NCCL)
 endforeach()
 
 find_package(Threads REQUIRED)
-find_package(OpenSSL REQUIRED COMPONENTS Crypto)  # HMAC of handshakes between hosts
+find_package(OpenSSL REQUIRED COMPONENTS SSL Crypto)  # between hosts: handshakes, encryption
 
 # Everything of ours compiles with this.
 add_library(hora_flags INTERFACE)

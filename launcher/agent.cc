@@ -229,7 +229,7 @@ class Agent {
       const auto found = variables.find(name);
       return found == variables.end() ? std::string() : found->second;
     };
-    const StoreKey key{variable("HORA_JOB"), variable("HORA_SECRET")};
+    const StoreKey key{variable("HORA_JOB"), variable("HORA_SECRET"), variable("HORA_TLS") == "1"};
     std::istringstream addresses(task_.store.substr(kScheme.size()));
     for (std::string address; std::getline(addresses, address, ',');) {
       address = std::string(kScheme) + address;

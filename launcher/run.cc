@@ -467,7 +467,7 @@ int run_main(const std::string& program, const std::vector<std::string>& argumen
       Result<std::string> secret = random_secret();
       if (!secret.ok()) return complain(program, secret.status());
       surroundings.secret = std::move(secret).value();
-      network.key = {surroundings.job, surroundings.secret};
+      network.key = {surroundings.job, surroundings.secret, config.value().tls != 0};
       network.bind = config.value().address;
       network.warn = [&log](const std::string& text) { log.warning("{}", text); };
     }

@@ -96,7 +96,7 @@ Result<ServedStore> served_store(const Config& config) {
 
 Result<std::shared_ptr<void>> serve_store(const Config& config, const ServedStore& place) {
   StoreServer::Network network;
-  network.key = {config.job, config.secret};
+  network.key = {config.job, config.secret, config.tls != 0};
   network.bind = config.address;
   network.port = place.port;
   network.warn = [log = Log(config)](const std::string& text) { log.warning("{}", text); };
@@ -113,7 +113,7 @@ Result<std::shared_ptr<void>> serve_store(const Config& config, const ServedStor
 /// Connects to the job's store. Where nobody else serves rank 0 does, as long as `server` lives.
 Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<void>& server) {
   const milliseconds timeout = milliseconds_of(config.start_timeout);
-  const StoreKey key{config.job, config.secret};
+  const StoreKey key{config.job, config.secret, config.tls != 0};
   if (!config.serves_store) return connect_store(config.store, timeout, key);
   const auto place = served_store(config);
   HORA_TRY(place.status());
@@ -164,6 +164,7 @@ Result<std::shared_ptr<tcp::Endpoint>> open_endpoint(Store& store, const Config&
   tcp::Endpoint::Options options;
   options.self = {tcp::job_of(config.job), config.epoch, config.rank};
   options.secret = secret.value();
+  options.tls = config.tls != 0;
   options.bind = config.address.empty() && !several ? "127.0.0.1" : config.address;
   options.handshake_timeout = milliseconds_of(config.failure_timeout / 10);
   options.connect_timeout = milliseconds_of(config.start_timeout);
@@ -342,6 +343,10 @@ class Meeting {
   }
 
   Status open_gloo() {
+    if (config_.tls != 0)
+      return Status(Code::kUnavailable,
+                    "HORA_TLS=1: Gloo's connections are not encrypted; HORA_BACKEND=tcp has those "
+                    "that are");
     PluginContext context;
     context.rank = config_.rank;
     context.size = config_.size;
@@ -399,9 +404,6 @@ Result<Transport> meet(const Config& config, const Clock& clock) {
   if (!choose_isa(config.isa))
     return Status(Code::kUnavailable,
                   fmt::format("HORA_ISA={}: this machine does not have it", config.isa));
-  if (config.tls != 0)
-    return Status(Code::kUnavailable,
-                  "HORA_TLS=1: there is no encryption between hosts yet; unset it");
   if (config.size == 1) return alone(config);
   return Meeting(config, clock).run();
 }

@@ -96,7 +96,7 @@ constexpr Row kTable[] = {
      Kind::kOwn,
      &Config::tcp_buffer_bytes},
     {{"HORA_TLS", "integer", "0", "0 to 1",
-      "1: what travels between hosts is encrypted. Does not exist yet: 1 is refused.", ""},
+      "1: what travels between hosts is encrypted (TLS 1.3). Not with HORA_BACKEND=gloo.", ""},
      Kind::kAgreed,
      &Config::tls},
     {{"HORA_HIERARCHICAL", "integer", "1", "0 to 1",

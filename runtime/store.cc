@@ -15,6 +15,7 @@
 #include "ops/tcp/address.h"
 #include "ops/tcp/handshake.h"
 #include "ops/tcp/socket.h"
+#include "ops/tcp/tls.h"
 #include "runtime/clock.h"
 #include "runtime/store_wire.h"
 
@@ -71,6 +72,7 @@ class SocketStore : public Store {
   static constexpr milliseconds kSetTimeout{30'000};
   static constexpr milliseconds kReconnect{5'000};  // over a network packets get lost
   static constexpr milliseconds kLong{500};         // a wait after which more time is well spent
+  static constexpr milliseconds kAtOnce{500};       // a busy server also hangs up, but later
 
   bool over_tcp() const { return address_.starts_with(store_wire::kTcpScheme); }
 
@@ -87,6 +89,7 @@ class SocketStore : public Store {
     places_ = std::move(found).value();
     self_ = store_wire::identity_of(credentials_.job);
     handshake_key_ = tcp::handshake_key(secret.value(), self_.job);
+    if (credentials_.tls) tls_ = std::make_shared<const tcp::TlsKey>(secret.value(), self_.job);
     return {};
   }
 
@@ -97,17 +100,22 @@ class SocketStore : public Store {
   /// Tries all places in turn, first with little patience and then with more.
   Result<tcp::Socket> open_tcp(const Deadline& deadline) {
     milliseconds patience{1'000};
-    for (;;) {
+    for (int refusals = 0;;) {
       std::string causes;
+      bool refused = false;
       for (const tcp::Address& place : places_) {
         const milliseconds left(std::max(deadline.poll_milliseconds(), 1));
-        const Deadline attempt(clock_, std::min(patience, left));
+        const Deadline attempt(clock_, std::min(patience, left)), at_once(clock_, kAtOnce);
         auto connection = open_at(place, attempt);
         if (connection.ok()) return connection;
         causes += fmt::format("{}{}: {}", causes.empty() ? "" : "; ", place.text(),
                               connection.status().message());
-        if (connection.status().code() == Code::kMismatch) return gone(address_, causes);
+        refused |= connection.status().code() != Code::kUnavailable && !at_once.passed();
       }
+      refusals = refused ? refusals + 1 : 0;
+      if (refusals == tcp::kRefusals)
+        return Status(Code::kMismatch,
+                      fmt::format("store: refused {} times in a row by {}", refusals, causes));
       if (deadline.passed()) return gone(address_, causes);
       patience *= 2;
       // A server that does not listen yet cannot be waited for.
@@ -115,7 +123,7 @@ class SocketStore : public Store {
     }
   }
 
-  /// Errors: kMismatch: somebody listens there who does not share the secret; the rest may pass.
+  /// Errors: kUnavailable may pass; else somebody listens there with whom something differs.
   Result<tcp::Socket> open_at(const tcp::Address& place, const Deadline& deadline) {
     const auto failed = [](int error) { return Status(Code::kUnavailable, std::strerror(error)); };
     const auto in_time = [](const Status& status) {
@@ -123,12 +131,13 @@ class SocketStore : public Store {
                                              : status;
     };
     tcp::Socket connection(
-        Descriptor(::socket(place.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+        Descriptor(::socket(place.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), tls_,
+        tcp::Side::kClient);
     if (!connection.valid()) return failed(errno);
     tcp::prepare(connection.get(), 0);
     if (::connect(connection.get(), place.get(), place.bytes) != 0) {
       if (errno != EINPROGRESS) return failed(errno);
-      HORA_TRY(in_time(await(connection.get(), POLLOUT, {}, deadline)));
+      HORA_TRY(in_time(await(connection, POLLOUT, {}, deadline)));
       int error = 0;
       socklen_t bytes = sizeof(error);
       ::getsockopt(connection.get(), SOL_SOCKET, SO_ERROR, &error, &bytes);
@@ -137,21 +146,21 @@ class SocketStore : public Store {
     auto handshake = tcp::Handshake::client(handshake_key_, self_, tcp::kNobody, tcp::Role::kStore,
                                             0, tcp::fresh_nonce());
     while (!handshake.done()) {
-      if (!handshake.output.empty()) {
-        HORA_TRY(in_time(send(connection, handshake.output, {}, deadline)));
-        handshake.output.clear();
-      }
       char bytes[tcp::Handshake::kHello];
-      const ssize_t got = connection.read(bytes, handshake.wants());
-      if (got > 0) {
-        HORA_TRY(handshake.feed({bytes, static_cast<size_t>(got)}));
-      } else if (got == 0) {
-        return Status(handshake.proved() ? Code::kMismatch : Code::kUnavailable,
-                      std::string(handshake.reason()));
+      const bool speaks = !handshake.output.empty();
+      const ssize_t moved =
+          speaks ? connection.write(handshake.output) : connection.read(bytes, handshake.wants());
+      if (moved > 0 && speaks) {
+        handshake.output.erase(0, static_cast<size_t>(moved));
+      } else if (moved > 0) {
+        HORA_TRY(handshake.feed({bytes, static_cast<size_t>(moved)}));
+      } else if (moved == 0 || errno == ECONNRESET) {
+        return Status(Code::kMismatch, std::string(handshake.reason()));
       } else if (errno == EAGAIN) {
-        HORA_TRY(in_time(await(connection.get(), POLLIN, {}, deadline)));
+        const bool waits_to_send = speaks && !connection.agreeing();
+        HORA_TRY(in_time(await(connection, waits_to_send ? POLLOUT : POLLIN, {}, deadline)));
       } else {
-        return failed(errno);
+        return connection.failure();
       }
     }
     return connection;
@@ -201,7 +210,7 @@ class SocketStore : public Store {
     }
     const Deadline deadline(clock_, timeout);
     if (!asked) HORA_TRY(send(connection, frame, key, deadline));
-    const Status ready = await(connection.get(), POLLIN, key, deadline);
+    const Status ready = await(connection, POLLIN, key, deadline);
     if (ready.ok()) return answer(connection, key, Deadline(clock_, kSetTimeout));
     if (ready.code() == Code::kTimeout) {
       suspend(frame, std::move(connection));
@@ -228,8 +237,9 @@ class SocketStore : public Store {
     return reply;
   }
 
-  Status await(int socket, short events, std::string_view key, const Deadline& deadline) {
-    pollfd entry{socket, events, 0};
+  Status await(const tcp::Socket& socket, short events, std::string_view key,
+               const Deadline& deadline) {
+    pollfd entry{socket.get(), events, 0};
     for (;;) {
       const int ready = ::poll(&entry, 1, deadline.poll_milliseconds());
       if (ready > 0) return {};
@@ -246,9 +256,9 @@ class SocketStore : public Store {
       if (sent >= 0) {
         bytes.remove_prefix(static_cast<size_t>(sent));
       } else if (errno == EAGAIN) {
-        HORA_TRY(await(socket.get(), POLLOUT, key, deadline));
+        HORA_TRY(await(socket, POLLOUT, key, deadline));
       } else {
-        return gone(address_, std::strerror(errno));
+        return gone(address_, socket.failure().message());
       }
     }
     return {};
@@ -266,9 +276,9 @@ class SocketStore : public Store {
       } else if (got == 0) {
         return gone(address_, "connection closed");
       } else if (errno == EAGAIN) {
-        HORA_TRY(await(socket.get(), POLLIN, key, deadline));
+        HORA_TRY(await(socket, POLLIN, key, deadline));
       } else {
-        return gone(address_, std::strerror(errno));
+        return gone(address_, socket.failure().message());
       }
     }
     return {};
@@ -314,6 +324,7 @@ class SocketStore : public Store {
   std::vector<tcp::Address> places_;
   tcp::Identity self_;
   tcp::Secret handshake_key_{};
+  std::shared_ptr<const tcp::TlsKey> tls_;  // none: in the clear
 
   const SystemClock clock_;
   std::mutex mutex_;

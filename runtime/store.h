@@ -32,11 +32,14 @@ std::shared_ptr<Store> make_memory_store();
 struct StoreKey {
   std::string job;     ///< HORA_JOB
   std::string secret;  ///< HORA_SECRET
+  bool tls = false;    ///< HORA_TLS: the connection is encrypted
 };
 
 /// Connects to a StoreServer at `address`, and keeps trying until `timeout` has passed. Of
 /// "unix:/path" or "unix:@name" only a server of the same user is trusted; of "tcp://host:port" (or
 /// several, "tcp://10.0.0.1:4711,[::1]:4711", tried in turn) one that proves to know the secret.
+/// Who is refused at once, several times in a row, because something differs, gives up before its
+/// time. Errors: kMismatch: refused; kUnavailable: nobody has answered.
 Result<std::shared_ptr<Store>> connect_store(const std::string& address,
                                              std::chrono::milliseconds timeout,
                                              const StoreKey& key = {});

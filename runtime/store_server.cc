@@ -23,6 +23,7 @@
 #include "ops/tcp/address.h"
 #include "ops/tcp/handshake.h"
 #include "ops/tcp/socket.h"
+#include "ops/tcp/tls.h"
 #include "runtime/clock.h"
 #include "runtime/store.h"
 #include "runtime/store_wire.h"
@@ -55,6 +56,7 @@ struct Gate {
   std::string address;  ///< what the network's listeners are reached at; empty: there are none
   tcp::Identity self;
   tcp::Secret key{};
+  std::shared_ptr<const tcp::TlsKey> tls;  ///< none: in the clear
   milliseconds handshake_timeout{0};
   std::function<void(const std::string& text)> warn;
 };
@@ -146,7 +148,8 @@ class Server : public StoreServer {
       const bool local = listener == 0;
       if (local && !store_wire::peer_is_same_user(socket.get())) continue;
       connections_.push_back(std::make_unique<Connection>(
-          tcp::Socket(std::move(socket)), Deadline(clock_, gate_.handshake_timeout)));
+          tcp::Socket(std::move(socket), local ? nullptr : gate_.tls, tcp::Side::kServer),
+          Deadline(clock_, gate_.handshake_timeout)));
       if (local) continue;
       ++unproved_;
       tcp::prepare(connections_.back()->socket.get(), 0);
@@ -179,14 +182,15 @@ class Server : public StoreServer {
       const ssize_t got = connection.socket.read(bytes, handshake.wants());
       if (got < 0 && errno == EAGAIN) return true;
       Status status(Code::kUnavailable, "it hung up");
+      if (got < 0) status = connection.socket.failure();
       if (got > 0) status = handshake.feed({bytes, static_cast<size_t>(got)});
       if (status.ok() && handshake.claim().role != tcp::Role::kStore)
         status = {Code::kMismatch, "it asks for something else than the store"};
       // A connection that has carried nothing yet has room for a message of this size.
       const std::string& out = handshake.output;
-      if (status.ok() && !out.empty() &&
-          connection.socket.write(out) != static_cast<ssize_t>(out.size()))
-        status = {Code::kUnavailable, "it takes no bytes"};
+      const bool said =
+          out.empty() || connection.socket.write(out) == static_cast<ssize_t>(out.size());
+      if (status.ok() && !said) status = {Code::kUnavailable, "it takes no bytes"};
       handshake.output.clear();
       if (!status.ok()) {
         cut_off(connection, status.message());
@@ -338,6 +342,8 @@ Result<Gate> open_gate(const StoreServer::Network& network, std::vector<Descript
   Gate gate;
   gate.self = store_wire::identity_of(network.key.job);
   gate.key = tcp::handshake_key(secret.value(), gate.self.job);
+  if (network.key.tls)
+    gate.tls = std::make_shared<const tcp::TlsKey>(secret.value(), gate.self.job);
   gate.handshake_timeout = network.handshake_timeout;
   gate.warn = network.warn;
   auto listening = tcp::listen_for_peers(network.bind, network.port, 0);

@@ -88,7 +88,7 @@ class Link {
       } else if (errno == EAGAIN) {
         break;
       } else {
-        end(fmt::format("its connection broke: {}", std::strerror(errno)));
+        end("its connection broke: " + link_.socket.failure().message());
       }
     }
     return any;
@@ -173,15 +173,11 @@ class TcpChannel final : public ControlChannel {
     std::array<epoll_event, 16> events;
     const int count =
         ::epoll_wait(arrivals_.get(), events.data(), static_cast<int>(events.size()), 0);
-    for (int i = 0; i < count; ++i) {
-      Link& link = links_[events[static_cast<size_t>(i)].data.u64];
-      any |= link.receive(visit, chunk_);
-      if (!link.ended()) continue;
-      control(EPOLL_CTL_DEL, events[static_cast<size_t>(i)].data.u64, 0);
-      link.close();
-      const uint64_t one = 1;
-      [[maybe_unused]] const auto written = ::write(death_.get(), &one, sizeof(one));
-    }
+    for (int i = 0; i < count; ++i)
+      any |= receive_from(events[static_cast<size_t>(i)].data.u64, visit);
+    // Frames that came with the handshake's last words have been taken from the system already.
+    if (!std::exchange(begun_, true))
+      for (size_t i = 0; i < links_.size(); ++i) any |= receive_from(i, visit);
     return any;
   }
 
@@ -205,6 +201,18 @@ class TcpChannel final : public ControlChannel {
   }
 
  private:
+  bool receive_from(size_t index, const Visit& visit) {
+    Link& link = links_[index];
+    if (!link.open()) return false;
+    const bool any = link.receive(visit, chunk_);
+    if (!link.ended()) return any;
+    control(EPOLL_CTL_DEL, index, 0);
+    link.close();
+    const uint64_t one = 1;
+    [[maybe_unused]] const auto written = ::write(death_.get(), &one, sizeof(one));
+    return any;
+  }
+
   void control(int operation, size_t index, uint32_t events) const {
     epoll_event event{};
     event.events = events;
@@ -219,6 +227,7 @@ class TcpChannel final : public ControlChannel {
   std::vector<Link> links_;
   std::vector<char> blocked_;  ///< by link: it is known to arrivals_ that frames wait for room
   std::vector<int> watched_;
+  bool begun_ = false;  ///< receive() was called
   std::array<char, kChunk> chunk_;
 };
 

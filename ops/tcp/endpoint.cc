@@ -17,6 +17,8 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 
+#include "ops/tcp/tls.h"
+
 namespace hora::tcp {
 namespace {
 
@@ -38,6 +40,12 @@ void set_timer(const Descriptor& timer, milliseconds after) {
   const auto ms = std::max<int64_t>(after.count(), 1);
   const itimerspec when{{}, {ms / 1000, ms % 1000 * 1'000'000}};
   ::timerfd_settime(timer.get(), 0, &when, nullptr);
+}
+
+milliseconds left_on(const Descriptor& timer) {
+  itimerspec left{};
+  ::timerfd_gettime(timer.get(), &left);
+  return milliseconds(left.it_value.tv_sec * 1000 + left.it_value.tv_nsec / 1'000'000);
 }
 
 bool expired(const Descriptor& timer) {
@@ -69,12 +77,17 @@ struct Endpoint::Talk {
   std::vector<Address> addresses;
   std::vector<std::string> causes;  ///< why the last attempt at each address failed
   size_t next = 0;                  ///< address
+  milliseconds proves_for{0};       ///< how long this attempt may take to prove both sides
+  bool refused = false;             ///< at once, at one of the addresses of this round
+  int refusals = 0;                 ///< rounds in a row in which that happened
   milliseconds patience = kFirstPatience, pause = kFirstPause;
 };
 
 Endpoint::Endpoint(Options options)
     : options_(std::move(options)),
       key_(handshake_key(options_.secret, options_.self.job)),
+      tls_(options_.tls ? std::make_shared<const TlsKey>(options_.secret, options_.self.job)
+                        : nullptr),
       ring_(options_.ring) {}
 
 Result<std::shared_ptr<Endpoint>> Endpoint::open(const Options& options) {
@@ -254,7 +267,7 @@ void Endpoint::accept_all(int listener) {
     }
     auto talk = std::make_unique<Talk>();
     talk->id = kFirstTalk + next_id_++;
-    talk->socket = Socket(std::move(socket));
+    talk->socket = Socket(std::move(socket), tls_, Side::kServer);
     talk->timer = make_timer();
     if (!talk->timer.valid()) return accept_later(true);
     talk->handshake = Handshake::server(key_, options_.self, fresh_nonce());
@@ -271,8 +284,7 @@ void Endpoint::accept_all(int listener) {
 /// Moves the handshake on with what has come.
 void Endpoint::prove(Talk& talk) {
   const Status status = exchange(talk);
-  if (!status.ok())
-    return talk.calls ? attempt_failed(talk, status.message()) : cut_off(talk, status.message());
+  if (!status.ok()) return talk.calls ? refused(talk, status) : cut_off(talk, status.message());
   if (!talk.handshake->done()) return;
   if (!talk.calls) return admit(talk);
   const Key key = talk.key;
@@ -284,13 +296,13 @@ void Endpoint::prove(Talk& talk) {
 
 Status Endpoint::say(Talk& talk) const {
   std::string& output = talk.handshake->output;
-  // A connection that has carried nothing yet has room for a message of this size.
   const ssize_t sent = talk.socket.write(output);
-  if (sent != static_cast<ssize_t>(output.size()))
-    return Status(Code::kUnavailable, sent < 0 ? std::strerror(errno) : "it takes no bytes");
-  output.clear();
+  if (sent < 0 && errno != EAGAIN) return talk.socket.failure();
+  if (sent > 0) output.erase(0, static_cast<size_t>(sent));
   return {};
 }
+
+/// Errors: kUnavailable: it is the network's fault; else the other side wants nothing of this one.
 
 Status Endpoint::exchange(Talk& talk) const {
   Handshake& handshake = *talk.handshake;
@@ -298,15 +310,19 @@ Status Endpoint::exchange(Talk& talk) const {
   for (;;) {
     // Whether a server accepts what is proven is for admit() to say.
     if (!handshake.output.empty() && (talk.calls || !handshake.done())) HORA_TRY(say(talk));
-    if (handshake.done()) return {};
+    // A connection that has carried nothing yet has room for all; encryption may want to read
+    // first.
+    if (handshake.done() || (talk.calls && !handshake.output.empty())) return {};
     const ssize_t got = talk.socket.read(bytes.data(), handshake.wants());
     if (got > 0) {
-      HORA_TRY(handshake.feed({bytes.data(), static_cast<size_t>(got)}));
-    } else if (got == 0) {
-      return Status(Code::kUnavailable,
-                    std::string(talk.calls ? handshake.reason() : "it hung up"));
+      const Status fed = handshake.feed({bytes.data(), static_cast<size_t>(got)});
+      if (!fed.ok()) (void)say(talk);
+      HORA_TRY(fed);
+    } else if (got == 0 || errno == ECONNRESET) {
+      return talk.calls ? Status(Code::kMismatch, std::string(handshake.reason()))
+                        : Status(Code::kUnavailable, "it hung up");
     } else {
-      return errno == EAGAIN ? Status() : Status(Code::kUnavailable, std::strerror(errno));
+      return errno == EAGAIN ? Status() : talk.socket.failure();
     }
   }
 }
@@ -330,6 +346,8 @@ void Endpoint::admit(Talk& talk) {
         there ? Status(Code::kInvalidArgument, fmt::format("rank {} has this {} connection already",
                                                            claim.rank, name_of(claim.role)))
               : say(talk);
+    if (refused.ok() && !talk.handshake->output.empty())
+      refused = Status(Code::kUnavailable, "it takes no bytes");
     if (refused.ok()) {
       ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, talk.socket.get(), nullptr);
       const bool wanted = it != links_.end() && it->second.state != Link::State::kOffered;
@@ -398,7 +416,8 @@ void Endpoint::attempt(Talk& talk) {
   talk.stage = Talk::Stage::kConnecting;
   set_timer(talk.timer, talk.patience);
   talk.socket =
-      Socket(Descriptor(::socket(where.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)));
+      Socket(Descriptor(::socket(where.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)),
+             tls_, Side::kClient);
   if (!talk.socket.valid()) return attempt_failed(talk, std::strerror(errno));
   prepare(talk.socket.get(), options_.buffer_bytes);
   const int result = ::connect(talk.socket.get(), where.get(), where.bytes);
@@ -420,10 +439,18 @@ void Endpoint::connected(Talk& talk) {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, talk.socket.get(), &event);
   talk.stage = Talk::Stage::kProving;
   // Strangers may hold all places there, for as long as they are given to prove themselves.
-  set_timer(talk.timer, std::max(talk.patience, 2 * options_.handshake_timeout));
+  talk.proves_for = std::max(talk.patience, 2 * options_.handshake_timeout);
+  set_timer(talk.timer, talk.proves_for);
   talk.handshake = Handshake::client(key_, options_.self, talk.key.peer, talk.key.role,
                                      talk.key.stream, fresh_nonce());
   prove(talk);
+}
+
+/// A server that had no time for this rank also hangs up, but not at once.
+void Endpoint::refused(Talk& talk, const Status& why) {
+  const bool at_once = talk.proves_for - left_on(talk.timer) < options_.handshake_timeout / 2;
+  talk.refused |= at_once && why.code() != Code::kUnavailable;
+  attempt_failed(talk, why.message());
 }
 
 void Endpoint::attempt_failed(Talk& talk, const std::string& cause) {
@@ -432,6 +459,8 @@ void Endpoint::attempt_failed(Talk& talk, const std::string& cause) {
   talk.stage = Talk::Stage::kPausing;
   talk.next = (talk.next + 1) % talk.addresses.size();
   if (talk.next > 0) return set_timer(talk.timer, milliseconds(0));
+  talk.refusals = std::exchange(talk.refused, false) ? talk.refusals + 1 : 0;
+  if (talk.refusals == kRefusals) return give_up(talk);
   set_timer(talk.timer, talk.pause);
   talk.pause = std::min(2 * talk.pause, kLongestPause);
   talk.patience = std::min(2 * talk.patience, options_.connect_timeout);

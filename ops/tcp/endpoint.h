@@ -38,7 +38,8 @@ struct Key {
 ///
 /// Bounded: 64 connections at once that have proved nothing yet, each for handshake_timeout at
 /// most. A stranger who connects, sends garbage, replays or stalls is cut off without an answer and
-/// counted; the first is told to `warn`. A second connection for one key is refused.
+/// counted; the first is told to `warn`. A second connection for one key is refused. Who is refused
+/// at once, several times in a row, because something differs, gives up before its time.
 ///
 /// Threads: any; none of the functions waits but wait() and, for names, know(). Errors:
 /// kUnavailable names the rank, its addresses and what happened at each of them.
@@ -47,6 +48,7 @@ class Endpoint {
   struct Options {
     Identity self;
     Secret secret{};
+    bool tls = false;  ///< all connections are encrypted; equal on all ranks
     std::string bind;  ///< addresses of this machine, commas between; empty: all of them
     std::chrono::milliseconds handshake_timeout{1'000}, connect_timeout{30'000};
     uint64_t buffer_bytes = 0;   ///< of each connection and direction; 0: as the system likes
@@ -117,6 +119,7 @@ class Endpoint {
   void begin_call(const Key& key, const Result<std::vector<Address>>& addresses);
   void attempt(Talk& talk);
   void connected(Talk& talk);
+  void refused(Talk& talk, const Status& why);
   void attempt_failed(Talk& talk, const std::string& cause);
   void give_up(Talk& talk);
   void settle(const Key& key, Socket socket, Status error);
@@ -124,6 +127,7 @@ class Endpoint {
 
   const Options options_;
   const Secret key_;
+  const std::shared_ptr<const TlsKey> tls_;  ///< none: in the clear
   std::vector<Descriptor> listeners_;
   std::string addresses_;
   Descriptor epoll_, wake_;

@@ -16,6 +16,7 @@ namespace hora::tcp {
 namespace {
 
 constexpr std::string_view kMagic = "HORA";
+constexpr std::string_view kTlsHello = "\x16\x03", kTlsAlert = "\x15\x03";  // how records begin
 constexpr std::string_view kClientLabel = "hora client", kServerLabel = "hora server";
 
 void append(std::string& bytes, uint32_t number) {
@@ -92,7 +93,7 @@ Nonce fresh_nonce() {
   return nonce;
 }
 
-Secret handshake_key(const Secret& secret, const std::array<uint8_t, 16>& job) {
+Secret derive_key(const Secret& secret, const std::array<uint8_t, 16>& job, std::string_view info) {
   const auto free_kdf = [](EVP_KDF* kdf) { EVP_KDF_free(kdf); };
   const auto free_context = [](EVP_KDF_CTX* context) { EVP_KDF_CTX_free(context); };
   const std::unique_ptr<EVP_KDF, decltype(free_kdf)> kdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr),
@@ -100,18 +101,22 @@ Secret handshake_key(const Secret& secret, const std::array<uint8_t, 16>& job) {
   HORA_CHECK(kdf, "libcrypto has no HKDF");
   const std::unique_ptr<EVP_KDF_CTX, decltype(free_context)> context(EVP_KDF_CTX_new(kdf.get()),
                                                                      free_context);
-  std::string digest = "SHA256", info = "hora control 1";
+  std::string digest = "SHA256", label(info);
   Secret input = secret, key{};
   std::array<uint8_t, 16> salt = job;
   const OSSL_PARAM parameters[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest.data(), 0),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, input.data(), input.size()),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, salt.data(), salt.size()),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, info.data(), info.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, label.data(), label.size()),
       OSSL_PARAM_construct_end()};
   HORA_CHECK(context && EVP_KDF_derive(context.get(), key.data(), key.size(), parameters) == 1,
              "HKDF failed");
   return key;
+}
+
+Secret handshake_key(const Secret& secret, const std::array<uint8_t, 16>& job) {
+  return derive_key(secret, job, "hora control 1");
 }
 
 Handshake::Handshake(const Secret& key, const Identity& self, Stage stage, const Nonce& nonce)
@@ -179,14 +184,17 @@ Status Handshake::feed(std::string_view bytes) {
 
 Status Handshake::take_hello() {
   const std::string_view hello = input_;
+  if (hello.starts_with(kTlsHello))
+    return {Code::kMismatch, "it encrypts: HORA_TLS=1 is set there and not here"};
   if (!hello.starts_with(kMagic) || !zero_at(hello, 6) || !zero_at(hello, 34))
     return {Code::kCorrupt, "what it says is not Hora's"};
+  if (std::memcmp(hello.data() + 8, self_.job.data(), self_.job.size()) != 0)
+    return {Code::kMismatch, "it belongs to another job"};
+  challenge();
   if (byte_at(hello, 4) > kVersion || byte_at(hello, 5) < kVersion)
     return {Code::kMismatch, "it speaks versions " + std::to_string(byte_at(hello, 4)) + " to " +
                                  std::to_string(byte_at(hello, 5)) + ", not " +
                                  std::to_string(kVersion)};
-  if (std::memcmp(hello.data() + 8, self_.job.data(), self_.job.size()) != 0)
-    return {Code::kMismatch, "it belongs to another job"};
   const uint32_t epoch = number_at(hello, 24);
   if (epoch != self_.epoch)
     return {Code::kMismatch,
@@ -198,16 +206,17 @@ Status Handshake::take_hello() {
   if (claim_.rank < kNobody) return {Code::kCorrupt, "it has no rank"};
   claim_.role = static_cast<Role>(role);
   claim_.stream = byte_at(hello, 33);
-  transcript_ = hello;
-  std::string challenge(kMagic);
-  challenge.append({kVersion, 0, 0, 0});
-  append(challenge, self_.epoch);
-  append(challenge, static_cast<uint32_t>(self_.rank));
-  append(challenge, nonce_);
-  transcript_ += challenge;
-  output += challenge;
   await(Stage::kProof, kMac);
   return {};
+}
+
+/// Answers the hello. Also to a member of the job that has no business here: it learns why.
+void Handshake::challenge() {
+  output.append(kMagic).append({kVersion, 0, 0, 0});
+  append(output, self_.epoch);
+  append(output, static_cast<uint32_t>(self_.rank));
+  append(output, nonce_);
+  transcript_ = input_ + output;
 }
 
 Status Handshake::take_challenge() {
@@ -232,7 +241,7 @@ Status Handshake::take_challenge() {
 
 Status Handshake::take_proof() {
   if (!equal_in_constant_time(input_, mac(kClientLabel)))
-    return {Code::kUnavailable, "it does not know the job's secret"};
+    return {Code::kMismatch, "it does not know the job's secret"};
   transcript_ += input_;
   output += mac(kServerLabel);
   await(Stage::kDone, 0);
@@ -241,15 +250,16 @@ Status Handshake::take_proof() {
 
 Status Handshake::take_accept() {
   if (!equal_in_constant_time(input_, mac(kServerLabel)))
-    return {Code::kUnavailable, "it does not know the job's secret"};
+    return {Code::kMismatch, "it does not know the job's secret"};
   await(Stage::kDone, 0);
   return {};
 }
 
 std::string_view Handshake::reason() const {
   if (stage_ == Stage::kAccept)
-    return "it hung up on this rank's proof: is HORA_SECRET the same on both sides?";
-  return "it hung up on this rank: is it of the same job, epoch and version?";
+    return "it refuses this rank's proof: its HORA_SECRET is another, or the rank is there already";
+  if (input_.starts_with(kTlsAlert)) return "it encrypts: HORA_TLS=1 is set there and not here";
+  return "it hung up on this rank's hello: it is of another job, or not Hora's";
 }
 
 }  // namespace hora::tcp

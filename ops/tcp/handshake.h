@@ -34,10 +34,17 @@ std::array<uint8_t, 16> job_of(std::string_view name);
 /// Reads 64 hexadecimal digits, the form of HORA_SECRET. Errors: kInvalidArgument, without them.
 Result<Secret> parse_secret(std::string_view digits);
 
+/// How often in a row a client asks who hangs up on it at once, before it takes that for an answer.
+constexpr int kRefusals = 5;
+
 /// Numbers for one handshake that nobody can foresee.
 Nonce fresh_nonce();
 
-/// The key of all handshakes of a job: HKDF-SHA256(secret, salt = job, info = "hora control 1").
+/// HKDF-SHA256(secret, salt = job, info): for each purpose of its own, a key of which nobody can
+/// tell another.
+Secret derive_key(const Secret& secret, const std::array<uint8_t, 16>& job, std::string_view info);
+
+/// The key of all handshakes of a job, of info "hora control 1".
 Secret handshake_key(const Secret& secret, const std::array<uint8_t, 16>& job);
 
 /// One side of the handshake as a pure state machine: bytes in, bytes out, no socket.
@@ -54,8 +61,9 @@ Secret handshake_key(const Secret& secret, const std::array<uint8_t, 16>& job);
 /// MACs are compared in constant time.
 ///
 /// Threads: one at a time. Errors of feed(): kCorrupt (not this protocol), kMismatch (another
-/// version, job, epoch or rank), kUnavailable (not the same secret). After one, hang up: no answer
-/// is owed.
+/// version, job, epoch, rank or secret, or only one side encrypts). After one, send what is in
+/// `output` and hang up: strangers get no answer, but members of the job whose epoch or version
+/// differs get a challenge, from which they see why.
 class Handshake {
  public:
   static constexpr size_t kHello = 68, kChallenge = 48, kMac = 32;
@@ -100,6 +108,7 @@ class Handshake {
   Handshake(const Secret& key, const Identity& self, Stage stage, const Nonce& nonce);
   void await(Stage stage, size_t bytes);
   Status take_hello();
+  void challenge();
   Status take_challenge();
   Status take_proof();
   Status take_accept();

@@ -95,7 +95,7 @@ Stream::Moved Stream::push() {
     writable_.store(false, std::memory_order_relaxed);
     const ssize_t sent = socket_.write(filled.data(), filled.size());
     if (sent < 0 && errno == EAGAIN) return moved;
-    if (sent < 0) return lost(errno);
+    if (sent < 0) return lost(socket_.failure().message());
     const auto bytes = static_cast<size_t>(sent);
     moved = Moved::kSomething;
     flow_.moved += bytes;
@@ -151,7 +151,7 @@ Stream::Moved Stream::pull() {
     readable_.store(false, std::memory_order_relaxed);
     const ssize_t got = socket_.read(filled.data(), filled.size());
     if (got < 0 && errno == EAGAIN) return moved;
-    if (got <= 0) return lost(got < 0 ? errno : 0);
+    if (got <= 0) return lost(got < 0 ? socket_.failure().message() : "it closed the connection");
     auto bytes = static_cast<size_t>(got);
     moved = Moved::kSomething;
     flow_.moved += bytes;
@@ -213,8 +213,7 @@ Stream::Moved Stream::fail(std::string what) {
   return Moved::kFailed;
 }
 
-Stream::Moved Stream::lost(int error) {
-  const std::string why = error == 0 ? "it closed the connection" : std::strerror(error);
+Stream::Moved Stream::lost(const std::string& why) {
   error_ = Status(Code::kPeerLost, fmt::format("tcp: rank {} lost rank {} in operation {:#x}: {}",
                                                flow_.self, peer_, flow_.tag, why));
   return Moved::kFailed;

@@ -94,7 +94,7 @@ class Stream {
   bool more_follow() const;
   void end_incoming();
   Moved fail(std::string what);
-  Moved lost(int error);
+  Moved lost(const std::string& why);
 
   Flow& flow_;
   const Rank peer_;

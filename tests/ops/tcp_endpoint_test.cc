@@ -1,6 +1,6 @@
 // Goal: ranks of one job find each other over TCP, and nobody else can get between.
-// Method: endpoints of several ranks in this process on loopback; strangers are plain sockets that
-// do what they should not.
+// Method: endpoints of several ranks in this process on loopback, in the clear and encrypted;
+// strangers are plain sockets that do what they should not.
 #include <poll.h>
 
 #include <chrono>
@@ -13,6 +13,7 @@
 #include <sys/resource.h>
 
 #include "ops/tcp/endpoint.h"
+#include "ops/tcp/tls.h"
 
 namespace hora::tcp {
 namespace {
@@ -35,16 +36,6 @@ struct Heard {
     return warnings;
   }
 };
-
-Endpoint::Options options_of(Rank rank, const std::string& bind = "127.0.0.1") {
-  Endpoint::Options options;
-  options.self = {job_of("a job"), 1, rank};
-  options.secret = secret();
-  options.bind = bind;
-  options.handshake_timeout = milliseconds(500);
-  options.connect_timeout = milliseconds(20'000);
-  return options;
-}
 
 std::shared_ptr<Endpoint> open(const Endpoint::Options& options) {
   auto opened = Endpoint::open(options);
@@ -98,14 +89,60 @@ Socket connect_plainly(const Endpoint& endpoint) {
   return socket;
 }
 
+/// Says all, which an encrypted connection only does once it has heard of the other side.
+void say(Socket& socket, std::string_view text) {
+  for (int turn = 0; !text.empty() && turn < 2'000; ++turn) {
+    const ssize_t sent = socket.write(text);
+    if (sent > 0) text.remove_prefix(static_cast<size_t>(sent));
+    if (sent < 0) ::poll(nullptr, 0, 1);
+  }
+  EXPECT_TRUE(text.empty());
+}
+
 /// Waits until so many strangers were cut off.
 bool cut_off(const Endpoint& endpoint, uint64_t count) {
   for (int turn = 0; turn < 2'000 && endpoint.strangers() < count; ++turn) ::poll(nullptr, 0, 10);
   return endpoint.strangers() >= count;
 }
 
-class TcpEndpoint : public ::testing::Test {
+/// With a parameter: whether connections are encrypted.
+class TcpEndpoint : public ::testing::TestWithParam<bool> {
  protected:
+  static bool tls() { return GetParam(); }
+
+  static Endpoint::Options options_of(Rank rank, const std::string& bind = "127.0.0.1") {
+    Endpoint::Options options;
+    options.self = {job_of("a job"), 1, rank};
+    options.secret = secret();
+    options.tls = tls();
+    options.bind = bind;
+    options.handshake_timeout = milliseconds(500);
+    options.connect_timeout = milliseconds(20'000);
+    return options;
+  }
+
+  /// What an endpoint whose options are these says of why it cannot reach low_.
+  std::string refusal(const Endpoint::Options& options) const {
+    const auto caller = open(options);
+    caller->know(0, low_->addresses());
+    const auto refused = caller->wait({0, Role::kControl, 0}, kSoon);
+    EXPECT_FALSE(refused.ok());
+    EXPECT_EQ(refused.status().code(), Code::kUnavailable);
+    return refused.status().message();
+  }
+  std::string told_by_caller(const std::string& why) const {
+    return "tcp: rank 1 cannot connect to rank 0: " + low_->addresses() + ": " + why;
+  }
+  /// What low_ has said of the first stranger, without the address.
+  std::string told_by_low() const {
+    const auto all = heard_->all();
+    if (all.size() != 1) return std::to_string(all.size()) + " warnings";
+    return all[0].substr(all[0].find(": ") + 2);
+  }
+  static std::string as_a_warning(const std::string& why) {
+    return why + ". It changes nothing; others like it are only counted";
+  }
+
   void SetUp() override {
     Endpoint::Options options = options_of(0);
     options.warn = [heard = heard_](const std::string& text) {
@@ -117,23 +154,30 @@ class TcpEndpoint : public ::testing::Test {
     high_->know(0, low_->addresses());
   }
 
+  /// Somebody who has the job's secret, and may say what no endpoint says.
+  static Socket connect_as_member(const Endpoint& endpoint) {
+    const Socket plain = connect_plainly(endpoint);
+    return Socket(Descriptor(::dup(plain.get())),
+                  tls() ? std::make_shared<const TlsKey>(secret(), endpoint.self().job) : nullptr);
+  }
+
   const std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
   std::shared_ptr<Endpoint> low_, high_;
 };
 
-TEST_F(TcpEndpoint, JoinsTwoRanksOnceForEachKey) {
+TEST_P(TcpEndpoint, JoinsTwoRanksOnceForEachKey) {
   for (uint8_t stream = 0; stream < 4; ++stream) expect_meeting(*low_, *high_, Role::kData, stream);
   expect_meeting(*low_, *high_, Role::kControl, 0);
   EXPECT_EQ(low_->strangers(), 0u);
 }
 
-TEST_F(TcpEndpoint, AConnectionIsTakenOnce) {
+TEST_P(TcpEndpoint, AConnectionIsTakenOnce) {
   expect_meeting(*low_, *high_, Role::kControl, 0);
   EXPECT_EQ(high_->take({0, Role::kControl, 0}).status().code(), Code::kInternal);
   EXPECT_EQ(low_->take({1, Role::kControl, 0}).status().code(), Code::kInternal);
 }
 
-TEST_F(TcpEndpoint, TakingWhatIsUnderWayGivesNothing) {
+TEST_P(TcpEndpoint, TakingWhatIsUnderWayGivesNothing) {
   auto early = low_->take({1, Role::kData, 0});
   ASSERT_TRUE(early.ok());
   EXPECT_FALSE(early.value().has_value());
@@ -143,7 +187,7 @@ TEST_F(TcpEndpoint, TakingWhatIsUnderWayGivesNothing) {
   EXPECT_FALSE(early.value().has_value());
 }
 
-TEST_F(TcpEndpoint, ACallBeforeTheOtherSideWantsItIsKept) {
+TEST_P(TcpEndpoint, ACallBeforeTheOtherSideWantsItIsKept) {
   auto connected = high_->wait({0, Role::kData, 5}, kSoon);
   ASSERT_TRUE(connected.ok()) << connected.status().message();
   auto accepted = low_->wait({1, Role::kData, 5}, kSoon);
@@ -151,14 +195,14 @@ TEST_F(TcpEndpoint, ACallBeforeTheOtherSideWantsItIsKept) {
   expect_joined(connected.value(), accepted.value());
 }
 
-TEST_F(TcpEndpoint, AddressesMayBecomeKnownAfterTheConnectionIsWanted) {
+TEST_P(TcpEndpoint, AddressesMayBecomeKnownAfterTheConnectionIsWanted) {
   const auto third = open(options_of(2));
   third->want({0, Role::kControl, 0});
   third->know(0, low_->addresses());
   EXPECT_TRUE(third->wait({0, Role::kControl, 0}, kSoon).ok());
 }
 
-TEST_F(TcpEndpoint, RingsWhenAWantedConnectionIsThere) {
+TEST_P(TcpEndpoint, RingsWhenAWantedConnectionIsThere) {
   const Descriptor bell(::eventfd(0, EFD_CLOEXEC));
   for (Endpoint* each : {low_.get(), high_.get()})
     each->on_ready([&bell] {
@@ -182,7 +226,7 @@ TEST_F(TcpEndpoint, RingsWhenAWantedConnectionIsThere) {
   low_->on_ready({}), high_->on_ready({});
 }
 
-TEST_F(TcpEndpoint, ASecondConnectionForTheSameKeyIsRefused) {
+TEST_P(TcpEndpoint, ASecondConnectionForTheSameKeyIsRefused) {
   expect_meeting(*low_, *high_, Role::kData, 0);
   Endpoint::Options twin = options_of(1);
   twin.connect_timeout = milliseconds(300);
@@ -196,7 +240,7 @@ TEST_F(TcpEndpoint, ASecondConnectionForTheSameKeyIsRefused) {
   EXPECT_NE(heard_->all().at(0).find("rank 1 has this data connection already"), std::string::npos);
 }
 
-TEST_F(TcpEndpoint, OneThatItsMakerGaveUpIsReplaced) {
+TEST_P(TcpEndpoint, OneThatItsMakerGaveUpIsReplaced) {
   { const auto given_up = high_->wait({0, Role::kData, 0}, kSoon); }
   const auto again = open(options_of(1));
   again->know(0, low_->addresses());
@@ -207,25 +251,52 @@ TEST_F(TcpEndpoint, OneThatItsMakerGaveUpIsReplaced) {
   expect_joined(connected.value(), accepted.value());
 }
 
-TEST_F(TcpEndpoint, AWrongSecretIsRefusedAndBothSidesAreTold) {
+TEST_P(TcpEndpoint, AWrongSecretIsRefusedSoonAndBothSidesAreTold) {
   Endpoint::Options wrong = options_of(1);
   wrong.secret[0] ^= 1;
-  wrong.connect_timeout = milliseconds(300);
-  const auto stranger = open(wrong);
-  stranger->know(0, low_->addresses());
-  const auto refused = stranger->wait({0, Role::kControl, 0}, kSoon);
-  ASSERT_FALSE(refused.ok());
-  EXPECT_TRUE(refused.status().message().starts_with(
-      "tcp: rank 1 cannot connect to rank 0: " + low_->addresses() +
-      ": it hung up on this rank's "
-      "proof: is HORA_SECRET the same on both sides?"))
-      << refused.status().message();
-  ASSERT_EQ(heard_->all().size(), 1u);
-  EXPECT_NE(heard_->all()[0].find("does not know the job's secret"), std::string::npos);
+  EXPECT_EQ(refusal(wrong),
+            told_by_caller(tls() ? "its HORA_SECRET is another"
+                                 : "it refuses this rank's proof: its HORA_SECRET is another, or "
+                                   "the rank is there already"));
+  EXPECT_EQ(low_->strangers(), static_cast<uint64_t>(kRefusals));
+  EXPECT_EQ(told_by_low(), as_a_warning(tls() ? "its HORA_SECRET is another"
+                                              : "it does not know the job's secret"));
   expect_meeting(*low_, *high_, Role::kControl, 0);
 }
 
-TEST_F(TcpEndpoint, StrangersWithGarbageChangeNothingAndAreToldOnce) {
+TEST_P(TcpEndpoint, AnotherEpochIsRefusedSoonAndBothSidesAreTold) {
+  Endpoint::Options late = options_of(1);
+  late.self.epoch = 2;
+  EXPECT_EQ(refusal(late),
+            told_by_caller("rank 0 of epoch 1 listens there, not rank 0 of epoch 2"));
+  EXPECT_EQ(told_by_low(), as_a_warning("it is in epoch 2, not 1"));
+  expect_meeting(*low_, *high_, Role::kControl, 0);
+}
+
+TEST_P(TcpEndpoint, AnotherJobIsRefusedSoonAndBothSidesAreTold) {
+  Endpoint::Options other = options_of(1);
+  other.self.job = job_of("another job");
+  EXPECT_EQ(refusal(other),
+            told_by_caller(tls() ? "it belongs to another job"
+                                 : "it hung up on this rank's hello: it is of another job, or not "
+                                   "Hora's"));
+  EXPECT_EQ(told_by_low(), as_a_warning("it belongs to another job"));
+}
+
+TEST_P(TcpEndpoint, OneThatEncryptsAndOneThatDoesNotTellEachOther) {
+  Endpoint::Options other = options_of(1);
+  other.tls = !tls();
+  const std::string only_low = "it encrypts: HORA_TLS=1 is set there and not here";
+  EXPECT_EQ(refusal(other),
+            told_by_caller(tls() ? only_low
+                                 : "it hung up on this rank's TLS: is HORA_TLS=1 set there, too?"));
+  EXPECT_EQ(
+      told_by_low(),
+      as_a_warning(tls() ? "it does not encrypt: HORA_TLS=1 is set here and not there" : only_low));
+  expect_meeting(*low_, *high_, Role::kControl, 0);
+}
+
+TEST_P(TcpEndpoint, StrangersWithGarbageChangeNothingAndAreToldOnce) {
   for (int i = 0; i < 20; ++i) {
     Socket stranger = connect_plainly(*low_);
     write_all(stranger, std::string(200, static_cast<char>(i)));
@@ -237,7 +308,7 @@ TEST_F(TcpEndpoint, StrangersWithGarbageChangeNothingAndAreToldOnce) {
   expect_meeting(*low_, *high_, Role::kControl, 0);
 }
 
-TEST_F(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
+TEST_P(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
   // Between a rank and its peer, for once, somebody who listens in.
   const auto between = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
   ASSERT_TRUE(between.ok());
@@ -248,24 +319,34 @@ TEST_F(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
   ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
   Socket from(Descriptor(::accept(between.value().get(), nullptr, nullptr)));
   Socket to = connect_plainly(*low_);
-  const std::string hello = read_some(from, Handshake::kHello);
-  ASSERT_TRUE(write_all(to, hello));
-  ASSERT_TRUE(write_all(from, read_some(to, Handshake::kChallenge)));
-  const std::string proof = read_some(from, Handshake::kMac);
-  ASSERT_TRUE(write_all(to, proof));
-  ASSERT_TRUE(write_all(from, read_some(to, Handshake::kMac)));
-  EXPECT_TRUE(high_->wait({0, Role::kControl, 0}, kSoon).ok());
+  std::string recording;
+  for (;;) {
+    auto taken = high_->take({0, Role::kControl, 0});
+    ASSERT_TRUE(taken.ok()) << taken.status().message();
+    if (taken.value()) break;
+    pollfd ends[] = {{from.get(), POLLIN, 0}, {to.get(), POLLIN, 0}};
+    ::poll(ends, 2, 10);
+    char bytes[4096];
+    ssize_t got = from.read(bytes, sizeof(bytes));
+    if (got > 0) recording.append(bytes, static_cast<size_t>(got));
+    if (got > 0) ASSERT_TRUE(write_all(to, {bytes, static_cast<size_t>(got)}));
+    got = to.read(bytes, sizeof(bytes));
+    if (got > 0) ASSERT_TRUE(write_all(from, {bytes, static_cast<size_t>(got)}));
+  }
+  EXPECT_TRUE(low_->wait({1, Role::kControl, 0}, kSoon).ok());
   EXPECT_EQ(low_->strangers(), 0u);
 
   Socket replay = connect_plainly(*low_);
-  ASSERT_TRUE(write_all(replay, hello));
-  EXPECT_EQ(read_some(replay, Handshake::kChallenge).size(), Handshake::kChallenge);
-  write_all(replay, proof);
-  EXPECT_EQ(read_some(replay, 1), "");
+  ASSERT_TRUE(write_all(replay, recording));
+  read_some(replay, 1 << 20);  // until it hangs up
   EXPECT_TRUE(cut_off(*low_, 1));
+  EXPECT_EQ(told_by_low(),
+            as_a_warning(tls() ? "what it says is not this job's TLS (decryption failed or bad "
+                                 "record mac)"
+                               : "it does not know the job's secret"));
 }
 
-TEST_F(TcpEndpoint, HundredsWhoStallHoldUpNobodyForLong) {
+TEST_P(TcpEndpoint, HundredsWhoStallHoldUpNobodyForLong) {
   std::vector<Socket> stalling;
   for (int i = 0; i < 200; ++i) {
     stalling.push_back(connect_plainly(*low_));
@@ -276,14 +357,14 @@ TEST_F(TcpEndpoint, HundredsWhoStallHoldUpNobodyForLong) {
   EXPECT_EQ(heard_->all().size(), 1u);
 }
 
-TEST_F(TcpEndpoint, AProvenPeerMayNotClaimALowerRankOrTheServersOwn) {
+TEST_P(TcpEndpoint, AProvenPeerMayNotClaimALowerRankOrTheServersOwn) {
   const auto middle = open(options_of(5));
   for (const Rank rank : {3, 5}) {
     Endpoint::Options options = options_of(rank);
-    Socket socket = connect_plainly(*middle);
+    Socket socket = connect_as_member(*middle);
     Handshake client = Handshake::client(handshake_key(secret(), options.self.job), options.self, 5,
                                          Role::kControl, 0, fresh_nonce());
-    ASSERT_TRUE(write_all(socket, client.output));
+    say(socket, client.output);
     client.output.clear();
     ASSERT_TRUE(client.feed(read_some(socket, Handshake::kChallenge)).ok());
     ASSERT_TRUE(write_all(socket, client.output));
@@ -293,7 +374,7 @@ TEST_F(TcpEndpoint, AProvenPeerMayNotClaimALowerRankOrTheServersOwn) {
   EXPECT_TRUE(cut_off(*middle, 2));
 }
 
-TEST_F(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
+TEST_P(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
   const auto place = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
   ASSERT_TRUE(place.ok());
   Endpoint::Options options = options_of(1);
@@ -311,7 +392,7 @@ TEST_F(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
       << failed.status().message();
 }
 
-TEST_F(TcpEndpoint, TriesSeveralAddressesInTurnAndNamesThemAllIfNoneAnswers) {
+TEST_P(TcpEndpoint, TriesSeveralAddressesInTurnAndNamesThemAllIfNoneAnswers) {
   Descriptor closed = std::move(listen_at(resolve_hosts("127.0.0.1").value()[0], 0)).value();
   const std::string nobody = bound_to(closed.get()).text();
   closed.reset();
@@ -332,13 +413,13 @@ TEST_F(TcpEndpoint, TriesSeveralAddressesInTurnAndNamesThemAllIfNoneAnswers) {
       << text;
 }
 
-TEST_F(TcpEndpoint, WaitingForARankThatDoesNotComeEndsAndNamesIt) {
+TEST_P(TcpEndpoint, WaitingForARankThatDoesNotComeEndsAndNamesIt) {
   const auto late = low_->wait({9, Role::kControl, 0}, milliseconds(20));
   EXPECT_EQ(late.status().code(), Code::kTimeout);
   EXPECT_EQ(late.status().message(), "tcp: rank 0 waited 20 ms for rank 9 to connect");
 }
 
-TEST_F(TcpEndpoint, AnAddressThatIsNoneIsAnErrorThatShowsIt) {
+TEST_P(TcpEndpoint, AnAddressThatIsNoneIsAnErrorThatShowsIt) {
   high_->know(0, "nonsense");
   const auto third = open(options_of(2));
   third->know(0, "nonsense");
@@ -348,7 +429,7 @@ TEST_F(TcpEndpoint, AnAddressThatIsNoneIsAnErrorThatShowsIt) {
             "tcp: rank 2 cannot connect to rank 0: nonsense: expected host:port or [address]:port");
 }
 
-TEST_F(TcpEndpoint, ListensWhereItIsToldOnIPv4AndIPv6) {
+TEST_P(TcpEndpoint, ListensWhereItIsToldOnIPv4AndIPv6) {
   if (!listen_at(resolve_hosts("::1").value()[0], 0).ok()) GTEST_SKIP() << "no IPv6 here";
   const auto six = open(options_of(0, "::1"));
   EXPECT_TRUE(six->addresses().starts_with("[::1]:")) << six->addresses();
@@ -362,7 +443,7 @@ TEST_F(TcpEndpoint, ListensWhereItIsToldOnIPv4AndIPv6) {
   expect_meeting(*both, *second, Role::kControl, 0);
 }
 
-TEST_F(TcpEndpoint, ListensEverywhereWhenNotToldWhere) {
+TEST_P(TcpEndpoint, ListensEverywhereWhenNotToldWhere) {
   const auto anywhere = open(options_of(0, ""));
   const auto reached = resolve(anywhere->addresses());
   ASSERT_TRUE(reached.ok());
@@ -376,7 +457,7 @@ TEST_F(TcpEndpoint, ListensEverywhereWhenNotToldWhere) {
   EXPECT_NE(anywhere->addresses().find("127.0.0.1:"), std::string::npos) << anywhere->addresses();
 }
 
-TEST_F(TcpEndpoint, AnAddressOfAnotherMachineIsAnErrorThatNamesTheSetting) {
+TEST_P(TcpEndpoint, AnAddressOfAnotherMachineIsAnErrorThatNamesTheSetting) {
   const auto refused = Endpoint::open(options_of(0, "192.0.2.1"));
   ASSERT_FALSE(refused.ok());
   EXPECT_TRUE(
@@ -384,7 +465,7 @@ TEST_F(TcpEndpoint, AnAddressOfAnotherMachineIsAnErrorThatNamesTheSetting) {
       << refused.status().message();
 }
 
-TEST_F(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
+TEST_P(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
   std::vector<Socket> stalling;
   for (int i = 0; i < 5; ++i) stalling.push_back(connect_plainly(*low_));
   high_->want({0, Role::kControl, 0});
@@ -392,7 +473,7 @@ TEST_F(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
   low_.reset();
 }
 
-TEST_F(TcpEndpoint, WantOfDescriptorsIsWaitedOut) {
+TEST_P(TcpEndpoint, WantOfDescriptorsIsWaitedOut) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
   std::vector<Socket> calls;
@@ -408,6 +489,9 @@ TEST_F(TcpEndpoint, WantOfDescriptorsIsWaitedOut) {
   write_all(socket, std::string(100, 'x'));
   EXPECT_EQ(read_some(socket, 1), "");
 }
+
+INSTANTIATE_TEST_SUITE_P(Encryption, TcpEndpoint, ::testing::Bool(),
+                         [](const auto& instance) { return instance.param ? "Tls" : "Plain"; });
 
 TEST(TcpAddress, ReadsListsAndRefusesWhatIsNone) {
   const auto list = resolve("10.0.0.1:4711, [2001:db8::1]:80,127.0.0.1:1");

@@ -183,7 +183,7 @@ TEST(TcpHandshake, RefusesAnotherSecretOnBothSides) {
   ASSERT_TRUE(server.feed(take(client)).ok());
   ASSERT_TRUE(client.feed(take(server)).ok());
   const Status refused = server.feed(take(client));
-  EXPECT_EQ(refused.code(), Code::kUnavailable);
+  EXPECT_EQ(refused.code(), Code::kMismatch);
   EXPECT_EQ(refused.message(), "it does not know the job's secret");
   EXPECT_TRUE(server.output.empty());
 
@@ -191,19 +191,19 @@ TEST(TcpHandshake, RefusesAnotherSecretOnBothSides) {
   const Messages good = messages_of(Meeting());
   Handshake honest = Meeting().connects();
   ASSERT_TRUE(honest.feed(good.challenge).ok());
-  EXPECT_EQ(honest.feed(std::string(32, 'x')).code(), Code::kUnavailable);
+  EXPECT_EQ(honest.feed(std::string(32, 'x')).code(), Code::kMismatch);
 }
 
 TEST(TcpHandshake, RefusesARecordedMeetingPlayedAgain) {
   const Messages recorded = messages_of(Meeting());
   Meeting later;
   later.server_nonce = all(3);
-  EXPECT_EQ(convince(later, recorded.hello, recorded.proof).code(), Code::kUnavailable);
+  EXPECT_EQ(convince(later, recorded.hello, recorded.proof).code(), Code::kMismatch);
   // And a false server that plays one back.
   later.client_nonce = all(4);
   Handshake client = later.connects();
   ASSERT_TRUE(client.feed(recorded.challenge).ok());
-  EXPECT_EQ(client.feed(recorded.accept).code(), Code::kUnavailable);
+  EXPECT_EQ(client.feed(recorded.accept).code(), Code::kMismatch);
 }
 
 TEST(TcpHandshake, AReflectedProofIsNoProof) {
@@ -214,7 +214,7 @@ TEST(TcpHandshake, AReflectedProofIsNoProof) {
   Handshake again = Meeting().connects(), server = Meeting().listens();
   ASSERT_TRUE(server.feed(take(again)).ok());
   ASSERT_TRUE(again.feed(take(server)).ok());
-  EXPECT_EQ(again.feed(take(again)).code(), Code::kUnavailable);
+  EXPECT_EQ(again.feed(take(again)).code(), Code::kMismatch);
 }
 
 TEST(TcpHandshake, SaysWhatDiffers) {

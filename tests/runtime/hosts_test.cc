@@ -84,7 +84,7 @@ struct Job {
 
   Result<std::unique_ptr<StoreServer>> serve() const {
     StoreServer::Network network;
-    network.key = {config.job, kSecret};
+    network.key = {config.job, kSecret, config.tls != 0};
     network.bind = "127.0.0.1";
     auto server = StoreServer::start(folder.path() + "/store", {}, &network);
     HORA_TRY(server.status());
@@ -267,6 +267,33 @@ TEST(Hosts, ARankThatReliesOnItsLeaderIsToldWhomTheLeaderMisses) {
     HORA_WANT(error.starts_with(told), error);
     HORA_WANT(error.ends_with(" for rank 2 to connect"), error);
     return await_seen(job, rank);
+  }),
+            "");
+}
+
+TEST(Hosts, EncryptTheirStoreAndControlAndData) {
+  Job job(2, 2);
+  job.store_over_tcp = true;
+  job.config.secret = kSecret;
+  job.config.tls = 1;
+  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, GlooIsRefusedWhereConnectionsMustBeEncrypted) {
+  Job job(2, 1);
+  job.config.tls = 1;
+  job.config.secret = kSecret;
+  job.config.backend = "gloo";
+  EXPECT_EQ(job.run([](Result<std::unique_ptr<Engine>> engine, Rank) -> std::string {
+    HORA_WANT(!engine.ok(), "it started");
+    HORA_WANT(engine.status().message().starts_with("HORA_TLS=1: Gloo's connections are not"),
+              engine.status().message());
+    return "";
   }),
             "");
 }

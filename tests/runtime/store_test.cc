@@ -330,10 +330,54 @@ TEST(StoreOverTcp, RefusesAnotherSecretAtOnceAndSaysWhy) {
   wrong.secret[0] = 'f';
   const auto refused = connect_store(served.network_address(), kLong, wrong);
   ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.status().code(), Code::kUnavailable);
-  EXPECT_NE(refused.status().message().find("is HORA_SECRET the same on both sides?"),
-            std::string::npos)
-      << refused.status().message();
+  EXPECT_EQ(refused.status().code(), Code::kMismatch);
+  EXPECT_EQ(refused.status().message(),
+            "store: refused 5 times in a row by " + served.network_address().substr(6) +
+                ": it refuses this rank's proof: its HORA_SECRET is another, or the rank is there "
+                "already");
+}
+
+TEST(StoreOverTcp, KeepsWhatItIsToldWhereConnectionsAreEncrypted) {
+  StoreServer::Network network = on_loopback();
+  network.key.tls = true;
+  Served served(&network);
+  const auto store = connect_store(served.network_address(), kLong, network.key);
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  const std::string large(1 << 20, 'x');
+  EXPECT_TRUE(store.value()->set("large", large).ok());
+  std::thread setter([&] {
+    const auto other = connect_store(served.network_address(), kLong, network.key);
+    EXPECT_TRUE(other.ok() && other.value()->set("late", "value").ok());
+  });
+  EXPECT_EQ(store.value()->get("late", kLong).value(), "value");
+  setter.join();
+  EXPECT_EQ(store.value()->get("large", kLong).value(), large);
+  served.stop();
+  EXPECT_EQ(store.value()->get("large", kLong).status().code(), Code::kUnavailable);
+}
+
+TEST(StoreOverTcp, RefusesWhoDoesNotEncryptAlikeOrHasAnotherSecretAndSaysWhy) {
+  for (const bool encrypts : {false, true}) {
+    StoreServer::Network network = on_loopback();
+    network.key.tls = encrypts;
+    const Served served(&network);
+    StoreKey key = network.key;
+    key.tls = !encrypts;
+    const auto unlike = connect_store(served.network_address(), kLong, key);
+    ASSERT_FALSE(unlike.ok());
+    EXPECT_EQ(unlike.status().code(), Code::kMismatch);
+    EXPECT_TRUE(unlike.status().message().ends_with(
+        encrypts ? "it encrypts: HORA_TLS=1 is set there and not here"
+                 : "it hung up on this rank's TLS: is HORA_TLS=1 set there, too?"))
+        << unlike.status().message();
+    if (!encrypts) continue;
+    key = network.key;
+    key.secret[0] = 'f';
+    const auto refused = connect_store(served.network_address(), kLong, key);
+    ASSERT_FALSE(refused.ok());
+    EXPECT_TRUE(refused.status().message().ends_with(": its HORA_SECRET is another"))
+        << refused.status().message();
+  }
 }
 
 TEST(StoreOverTcp, NeedsASecretOnBothSides) {

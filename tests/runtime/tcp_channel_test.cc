@@ -14,6 +14,9 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include "ops/tcp/tls.h"
+#include "tests/support/tcp_pairs.h"
+
 namespace hora {
 namespace {
 
@@ -202,6 +205,40 @@ TEST_F(TcpChannel, AForkedChildHoldsNothing) {
   channel_->forget_in_child();
   EXPECT_EQ(forks_, 1);
   EXPECT_EQ(read(five_, 1), "");  // closed
+}
+
+/// A neighbor over a connection that is encrypted.
+TEST(EncryptedTcpChannel, DeliversFramesThatCameWithTheHandshakesLastWords) {
+  int ends[2];
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  auto [mine, theirs] =
+      support::encrypt(Descriptor(ends[0]), Descriptor(ends[1]), tcp::TlsKey::kRenewAfterBytes);
+  ASSERT_EQ(theirs.write("accept" + framed("first") + framed("second")), 25);
+  char accept[6];
+  ASSERT_EQ(mine.read(accept, sizeof(accept)), 6);
+  pollfd entry{mine.get(), POLLIN, 0};
+  ASSERT_EQ(::poll(&entry, 1, 0), 0) << "the system has nothing left, so nobody will be told";
+  std::vector<TcpLink> links;
+  links.push_back({5, std::move(mine)});
+  const auto local = make_local_channels(1);
+  const auto channel = open_tcp_channel(open_local_channel(local, 0), std::move(links));
+  Frames frames;
+  const auto visit = [&](Rank from, std::string_view frame) { frames.emplace_back(from, frame); };
+  EXPECT_TRUE(channel->receive(visit));
+  EXPECT_EQ(frames, (Frames{{5, "first"}, {5, "second"}}));
+  EXPECT_FALSE(channel->receive(visit));
+
+  ASSERT_TRUE(channel->send(5, "answer").ok());
+  EXPECT_TRUE(channel->flush());
+  std::string answer(10, '\0');
+  EXPECT_EQ(theirs.read(answer.data(), answer.size()), 10);
+  EXPECT_EQ(answer, framed("answer"));
+  theirs.reset();
+  EXPECT_FALSE(channel->receive(visit));
+  const auto lost = channel->lost();
+  ASSERT_EQ(lost.size(), 1u);
+  EXPECT_EQ(lost[0].rank, 5);
+  EXPECT_EQ(lost[0].cause, "it closed its connection");
 }
 
 }  // namespace

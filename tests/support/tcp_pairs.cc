@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <chrono>
+#include <tuple>
 #include <utility>
 
 #include <arpa/inet.h>
@@ -10,10 +11,13 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include "ops/tcp/tls.h"
+
 namespace hora::support {
 namespace {
 
-constexpr int kBufferBytes = 64 << 10;  // small, so that tests see them full
+constexpr int kBufferBytes = 64 << 10;          // small, so that tests see them full
+constexpr uint64_t kRenewAfterBytes = 100'000;  // so that tests see several keys
 
 void prepare(int socket) {
   const int one = 1;
@@ -21,7 +25,7 @@ void prepare(int socket) {
   HORA_CHECK(::fcntl(socket, F_SETFL, O_NONBLOCK) == 0, "blocks");
 }
 
-std::pair<tcp::Socket, tcp::Socket> connect_two() {
+std::pair<Descriptor, Descriptor> connect_two() {
   Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -38,12 +42,12 @@ std::pair<tcp::Socket, tcp::Socket> connect_two() {
   Descriptor b(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   prepare(a.get());
   prepare(b.get());
-  return {tcp::Socket(std::move(a)), tcp::Socket(std::move(b))};
+  return {std::move(a), std::move(b)};
 }
 
 }  // namespace
 
-TcpPairs::TcpPairs(int size, int numbers)
+TcpPairs::TcpPairs(int size, int numbers, bool encrypted)
     : size_(size),
       numbers_(numbers),
       ends_(static_cast<size_t>(size) * static_cast<size_t>(size) * static_cast<size_t>(numbers)) {
@@ -51,8 +55,12 @@ TcpPairs::TcpPairs(int size, int numbers)
     for (Rank b = a + 1; b < size; ++b) {
       for (int number = 0; number < numbers; ++number) {
         auto [one, other] = connect_two();
-        ends_[place(a, b, number)] = std::move(one);
-        ends_[place(b, a, number)] = std::move(other);
+        auto& mine = ends_[place(a, b, number)];
+        auto& theirs = ends_[place(b, a, number)];
+        if (encrypted)
+          std::tie(mine, theirs) = encrypt(std::move(one), std::move(other), kRenewAfterBytes);
+        else
+          mine = tcp::Socket(std::move(one)), theirs = tcp::Socket(std::move(other));
       }
     }
   }
@@ -81,6 +89,18 @@ void TcpPairs::keep_only(Rank self) {
   for (Rank rank = 0; rank < size_; ++rank)
     for (Rank peer = 0; rank != self && peer < size_; ++peer)
       for (int number = 0; number < numbers_; ++number) ends_[place(rank, peer, number)].reset();
+}
+
+std::pair<tcp::Socket, tcp::Socket> encrypt(Descriptor client, Descriptor server,
+                                            uint64_t renew_after_bytes) {
+  const auto key =
+      std::make_shared<const tcp::TlsKey>(tcp::Secret{1}, tcp::job_of("a job"), renew_after_bytes);
+  tcp::Socket a(std::move(client), key, tcp::Side::kClient);
+  tcp::Socket b(std::move(server), key, tcp::Side::kServer);
+  char byte = 0;
+  while (a.write("x") != 1) (void)b.read(&byte, 1);
+  while (b.read(&byte, 1) != 1) continue;
+  return {std::move(a), std::move(b)};
 }
 
 tcp::Options tcp_options(Rank self) {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "ops/tcp/socket.h"
@@ -15,7 +16,7 @@ namespace hora::support {
 class TcpPairs {
  public:
   /// `numbers` connections for each pair of ranks.
-  TcpPairs(int size, int numbers);
+  TcpPairs(int size, int numbers, bool encrypted = false);
 
   /// This rank's way to its ends. In a process of its own everybody else's are to be closed first,
   /// so that a death is seen.
@@ -32,6 +33,10 @@ class TcpPairs {
   std::mutex mutex_;
   std::vector<tcp::Socket> ends_;  ///< guarded by mutex_
 };
+
+/// The ends of one connection, encrypted; both sides have agreed on their keys.
+std::pair<tcp::Socket, tcp::Socket> encrypt(Descriptor client, Descriptor server,
+                                            uint64_t renew_after_bytes);
 
 /// What tests run with: a small number of streams, and the machine's clock.
 tcp::Options tcp_options(Rank self);
