@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include <set>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -40,6 +41,16 @@ bool unanswered(int socket, std::chrono::nanoseconds limit) {
 
 }  // namespace
 
+/// To each rank of another host. Several streams fill a link of two hosts, and many soon overflow
+/// its queues. So many hosts share them where a link is short; on a long one each begins slowly,
+/// and all are needed.
+size_t streams_of(const Options& options) {
+  const auto streams = static_cast<size_t>(options.streams);
+  const std::set<int> hosts(options.hosts.begin(), options.hosts.end());
+  if (hosts.size() < 2 || options.link.latency > kNearMicroseconds * 1e-6) return streams;
+  return std::max<size_t>(1, streams / (hosts.size() - 1));
+}
+
 Watch::Watch() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   HORA_CHECK(epoll_.valid(), "tcp: no epoll descriptor");
 }
@@ -72,7 +83,11 @@ void Watch::look() {
 }
 
 Links::Links(Dial dial, const Options& options, int lane, std::shared_ptr<Watch> watch)
-    : dial_(std::move(dial)), options_(options), lane_(lane), watch_(std::move(watch)) {
+    : dial_(std::move(dial)),
+      options_(options),
+      streams_(streams_of(options)),
+      lane_(lane),
+      watch_(std::move(watch)) {
   flow_.self = options.self;
   flow_.epoch = options.epoch;
 }
@@ -99,8 +114,8 @@ bool Links::near(Rank rank) const {
 
 Links::Peer& Links::peer_of(Rank rank) {
   Peer& peer = peers_[rank];
-  const int streams = near(rank) ? 1 : options_.streams;
-  for (int i = static_cast<int>(peer.links.size()); i < streams; ++i)
+  const size_t streams = near(rank) ? 1 : streams_;
+  for (size_t i = peer.links.size(); i < streams; ++i)
     peer.links.push_back(
         std::make_unique<Link>(flow_, rank, static_cast<uint8_t>(lane_ * options_.streams + i)));
   return peer;
@@ -111,6 +126,12 @@ Links::Link& Links::activate(Rank rank, uint32_t index) {
   Link& link = *peer.links[index % peer.links.size()];
   if (link.active) return link;
   link.active = true;
+size_t Links::bytes_worth_a_step(size_t peers) const {
+  const LinkCost& link = options_.link;
+  const double seconds = link.latency + link.overhead * static_cast<double>(peers);
+  return static_cast<size_t>(std::min(seconds * link.bandwidth, 1e9));
+}
+
   active_.push_back(&link);
   if (link.stream.attached()) return link;
   ++unconnected_;
@@ -169,7 +190,7 @@ bool Links::connect() {
 }
 
 bool Links::move_all() {
-  const bool blindly = active_.size() <= kTriedBlindly;
+  const bool blindly = active_.size() <= kTriedBlindly && flow_.moved < kBlindBytes;
   if (!blindly) watch_->look();
   bool any = false;
   for (Link* link : active_) {

@@ -70,10 +70,18 @@ class Links {
 
   /// Nothing moves from now on; the first reason stays. The connections stay, too: an epoch's end
   /// has reached everybody when its ranks take them down, and nobody blames the messenger.
+  /// How many bytes the slowest link between hosts carries in the time that one step of a schedule
+  /// takes, if that is a message from each of so many peers.
+  size_t bytes_worth_a_step(size_t peers) const;
+
   void retire(Status why);
 
  private:
-  static constexpr size_t kTriedBlindly = 4;  ///< streams; of more, the kernel is asked for news
+  // So few streams are tried, and others after news only, as long as an operation is so small:
+  // later most attempts fail, and who makes them takes the processor from those who have something
+  // to do.
+  static constexpr size_t kTriedBlindly = 4;
+  static constexpr uint64_t kBlindBytes = 128 << 10;
   static constexpr int64_t kLookEvery = 10'000'000;  ///< ns
 
   struct Link {
@@ -104,6 +112,7 @@ class Links {
   std::map<Rank, Peer> peers_;
   std::vector<Link*> active_;  ///< of this operation
   size_t unconnected_ = 0;     ///< of them
+  const size_t streams_;  ///< to each rank of another host
   int64_t looked_at_ = 0;
   Status broken_;
 };

@@ -19,13 +19,18 @@ namespace hora::tcp {
 namespace {
 
 constexpr size_t kLine = 64;
-// What a member receives at most by the first way, and how much more that may be than by the
-// second: one delay is saved, but on the wire bytes are dear.
+// What a member receives at most by the first way.
 constexpr size_t kEveryoneBytes = 1 << 20, kEveryoneBytesNear = 256 << 10;
-constexpr size_t kExtraBytes = 32 << 10, kExtraBytesNear = 96 << 10;
+// How much more it may receive by the first way than by the second, on one host. Elsewhere the
+// link tells: the first saves one delay and a message for each peer, but on the wire bytes are
+// dear.
+constexpr size_t kExtraBytesNear = 96 << 10;
 constexpr size_t kLargestChunk = 256 << 10;  // still in the cache when it is reduced
 constexpr size_t kSmallestChunk = 32 << 10;
-constexpr size_t kAhead = 4;  // chunks that may arrive before the first of them is reduced
+constexpr size_t kChunks = 4;  // of a range, at least, if they do not become too small
+// Chunks that may arrive before the first of them is reduced. On one host they are to stay in the
+// cache; between hosts one link must not wait for another, since results are behind them.
+constexpr size_t kAheadNear = 4, kAhead = 16;
 constexpr size_t kArrivedBytes = 16 << 20;  // of all peers, at most, but for the smallest chunks
 
 constexpr size_t rounded(size_t bytes) {
@@ -45,9 +50,9 @@ Range range_of(size_t bytes, size_t member, size_t members) {
 }
 
 /// Of an owner's range; the same on every member. Small enough that the first result leaves early.
-size_t chunk_of(size_t bytes, size_t members) {
-  const size_t room = kArrivedBytes / kAhead / members;
-  return std::max(kSmallestChunk, rounded(std::min({kLargestChunk, bytes / kAhead, room})));
+size_t chunk_of(size_t bytes, size_t members, size_t ahead) {
+  const size_t room = kArrivedBytes / ahead / members;
+  return std::max(kSmallestChunk, rounded(std::min({kLargestChunk, bytes / kChunks, room})));
 }
 
 }  // namespace
@@ -90,6 +95,7 @@ struct TcpCommunicator::Owners {
   std::span<const size_t> counts = {};
   Range own = {};    ///< of in_
   size_t chunk = 0;  ///< bytes
+  size_t ahead = 0;  ///< chunks that may arrive early
   std::byte* scratch = nullptr;
   uint32_t reduced = 0;
 
@@ -113,18 +119,19 @@ struct TcpCommunicator::Owners {
     else
       self->in_.assign(input, sum_of(counts) * width);
     own = range_of_member(self->self());
-    chunk = chunk_of(own.bytes(), self->members());
-    const auto arrived = lane.scratch(kScratch, peers * kAhead * chunk);
+    ahead = self->near_ ? kAheadNear : kAhead;
+    chunk = chunk_of(own.bytes(), self->members(), ahead);
+    const auto arrived = lane.scratch(kScratch, peers * ahead * chunk);
     scratch = arrived.data();
     self->arrived_.assign(scratch, arrived.size());
-    self->links_->admit(kAhead);
+    self->links_->admit(static_cast<uint32_t>(ahead));
     for (size_t i = 1; i <= peers; ++i) {
       const size_t peer = self->other(i);
       for (size_t k = 0; k < chunks(); ++k)
         self->expect(peer, 0, static_cast<uint32_t>(k), self->arrived_, slot(peer, k),
                      part(own, chunk, k).bytes());
       const Range theirs = range_of_member(peer);
-      const size_t size = chunk_of(theirs.bytes(), self->members());
+      const size_t size = chunk_of(theirs.bytes(), self->members(), ahead);
       for (uint32_t k = 0; k * size < theirs.bytes(); ++k) {
         const Range one = part(theirs, size, k);
         self->send(peer, 0, k, self->in_, one.begin, one.bytes());
@@ -134,7 +141,7 @@ struct TcpCommunicator::Owners {
   }
   /// Where a chunk of a peer lies in the scratch memory.
   size_t slot(size_t peer, size_t k) const {
-    return ((k % kAhead) * (self->members() - 1) + self->place_of(peer)) * chunk;
+    return ((k % ahead) * (self->members() - 1) + self->place_of(peer)) * chunk;
   }
   bool there(uint32_t k) const {
     for (size_t i = 1; i < self->members(); ++i)
@@ -150,7 +157,7 @@ struct TcpCommunicator::Owners {
         std::byte* const to = gathers ? data : output + (one.begin - own.begin) + at;
         self->reduce_piece(reduction, data, to, piece, at);
       });
-      self->links_->admit(reduced + 1 + kAhead);
+      self->links_->admit(reduced + 1 + static_cast<uint32_t>(ahead));
       for (size_t i = 1; gathers && i < self->members(); ++i)
         self->send(self->other(i), 1, reduced, self->in_, one.begin, one.bytes());
     }
@@ -171,7 +178,7 @@ Ticket TcpCommunicator::allreduce(Lane& lane, uint64_t tag, std::span<const Segm
   const size_t bytes = count_in(segments) * bytes_of(reduction.dtype), peers = members() - 1;
   const size_t extra = members() > 2 ? bytes * peers * (members() - 2) / members() : 0;
   if (bytes * peers <= (near_ ? kEveryoneBytesNear : kEveryoneBytes) &&
-      extra <= (near_ ? kExtraBytesNear : kExtraBytes))
+      extra <= (near_ ? kExtraBytesNear : links_->bytes_worth_a_step(peers)))
     return run(lane, tag, Everyone{this, reduction, segments});
   return run(lane, tag, Owners{this, reduction, true, segments});
 }

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -106,6 +107,57 @@ TEST(Tcp, AddsUpEverySizeInRankOrderWithAnyNumberOfStreams) {
       });
     }
   }
+}
+
+/// The streams on which rank 0 of three hosts reaches the others for a large sum.
+std::set<int> streams_taken(double latency) {
+  constexpr int kStreams = 4;
+  TcpPairs pairs(3, kStreams);
+  std::set<int> taken;  // of rank 0
+  EXPECT_EQ(support::run_threads(3,
+                                 [&](Rank rank) -> std::string {
+                                   tcp::Options options = support::tcp_options(rank);
+                                   options.streams = kStreams;
+                                   options.hosts = {0, 1, 2};
+                                   options.link.latency = latency;
+                                   tcp::Dial dial = pairs.dial(rank);
+                                   if (rank == 0)
+                                     dial.want = [&](Rank, uint8_t stream) {
+                                       taken.insert(stream);
+                                     };
+                                   Member member(tcp::open(std::move(dial), options), 3);
+                                   return check_allreduce(member, rank, 3, 1'000'000);
+                                 }),
+            "");
+  return taken;
+}
+
+TEST(Tcp, ManyHostsShareTheStreamsOfAShortLink) {
+  EXPECT_EQ(streams_taken(25e-6), (std::set<int>{0, 1}));
+  EXPECT_EQ(streams_taken(20e-3), (std::set<int>{0, 1, 2, 3}));
+}
+
+/// Bytes of the first message of a sum of 96 KiB among three.
+uint64_t first_message(double latency) {
+  TcpPairs pairs(3, 1);
+  tcp::Options options = support::tcp_options(0);
+  options.streams = 1;
+  options.link.latency = latency;
+  Bytes values(96 << 10);
+  const Segment segment{values.data(), values.size() / sizeof(float)};
+  Member member(tcp::open(pairs.dial(0), options), 3);
+  member.lane().start(member.world().allreduce(member.lane(), member.tag(), {&segment, 1},
+                                               {DType::kFloat32, ReduceOp::kSum}));
+  member.lane().progress();
+  tcp::Socket end = pairs.end(1, 0, 0);
+  tcp::Header header;
+  EXPECT_EQ(end.read(&header, sizeof(header)), static_cast<ssize_t>(sizeof(header)));
+  return header.bytes;
+}
+
+TEST(Tcp, ALongLinkIsWorthMoreBytesThanAnotherStep) {
+  EXPECT_EQ(first_message(25e-6), 32u << 10);  // of the part that is the peer's
+  EXPECT_EQ(first_message(20e-3), 64u << 10);  // of everything
 }
 
 TEST(Tcp, AddsUpManySegmentsInOneMessage) {
