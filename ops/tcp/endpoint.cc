@@ -189,6 +189,12 @@ void Endpoint::forget_in_child() {
   for (Descriptor& listener : listeners_) listener.reset();
   epoll_.reset();
   wake_.reset();
+  accept_again_.reset();
+  if (on_fork_) on_fork_();
+  // If another thread was just changing them, the child keeps them: better than to wait for ever.
+  if (!mutex_.try_lock()) return;
+  for (auto& [key, link] : links_) link.socket.reset();
+  mutex_.unlock();
 }
 
 void Endpoint::wake() const {

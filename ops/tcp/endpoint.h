@@ -86,9 +86,13 @@ class Endpoint {
   /// How many connections were cut off before they had proved anything.
   uint64_t strangers() const { return strangers_.load(std::memory_order_relaxed); }
 
-  /// In the child of a fork: closes what listens. Nothing may be called afterwards, not even the
-  /// destructor. Async-signal-safe.
+  /// In the child of a fork: closes what listens and what nobody has taken. Nothing may be called
+  /// afterwards, not even the destructor. Async-signal-safe.
   void forget_in_child();
+
+  /// What else forget_in_child() is to do: of whoever took the sockets. Replaces what was told
+  /// before.
+  void on_fork(std::function<void()> forget) { on_fork_ = std::move(forget); }
 
  private:
   /// What became of a wanted or offered connection.
@@ -141,6 +145,7 @@ class Endpoint {
   std::map<Rank, Result<std::vector<Address>>> peers_;  ///< guarded by mutex_
   std::deque<Key> to_call_;                             ///< guarded by mutex_
   std::function<void()> ring_;                          ///< guarded by mutex_
+  std::function<void()> on_fork_;
 
   // Of the thread.
   std::map<uint64_t, std::unique_ptr<Talk>> talks_;

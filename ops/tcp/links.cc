@@ -1,10 +1,12 @@
 #include "ops/tcp/links.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <utility>
 
-#include <set>
 #include <fmt/format.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -39,8 +41,6 @@ bool unanswered(int socket, std::chrono::nanoseconds limit) {
          info.tcpi_unacked > 0 && std::chrono::milliseconds(info.tcpi_last_ack_recv) >= limit;
 }
 
-}  // namespace
-
 /// To each rank of another host. Several streams fill a link of two hosts, and many soon overflow
 /// its queues. So many hosts share them where a link is short; on a long one each begins slowly,
 /// and all are needed.
@@ -50,6 +50,8 @@ size_t streams_of(const Options& options) {
   if (hosts.size() < 2 || options.link.latency > kNearMicroseconds * 1e-6) return streams;
   return std::max<size_t>(1, streams / (hosts.size() - 1));
 }
+
+}  // namespace
 
 Watch::Watch() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
   HORA_CHECK(epoll_.valid(), "tcp: no epoll descriptor");
@@ -61,11 +63,23 @@ void Watch::add(Stream& stream) {
   event.data.ptr = &stream;
   HORA_CHECK(::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stream.socket(), &event) == 0,
              "tcp: cannot watch a connection");
+  const auto unused = std::find(sockets_.begin(), sockets_.end(), -1);
+  if (unused != sockets_.end())
+    *unused = stream.socket();
+  else
+    sockets_.push_front(stream.socket());
 }
 
 // Closing alone would not do where a fork's child still has the descriptor.
 void Watch::remove(const Stream& stream) {
   (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, stream.socket(), nullptr);
+  std::replace(sockets_.begin(), sockets_.end(), stream.socket(), -1);
+}
+
+void Watch::forget_in_child() {
+  for (const int socket : sockets_)
+    if (socket >= 0) ::close(socket);
+  epoll_.reset();
 }
 
 void Watch::look() {
@@ -112,6 +126,12 @@ bool Links::near(Rank rank) const {
   return !options_.hosts.empty() && host_of(rank) == host_of(options_.self);
 }
 
+size_t Links::bytes_worth_a_step(size_t peers) const {
+  const LinkCost& link = options_.link;
+  const double seconds = link.latency + link.overhead * static_cast<double>(peers);
+  return static_cast<size_t>(std::min(seconds * link.bandwidth, 1e9));
+}
+
 Links::Peer& Links::peer_of(Rank rank) {
   Peer& peer = peers_[rank];
   const size_t streams = near(rank) ? 1 : streams_;
@@ -126,12 +146,6 @@ Links::Link& Links::activate(Rank rank, uint32_t index) {
   Link& link = *peer.links[index % peer.links.size()];
   if (link.active) return link;
   link.active = true;
-size_t Links::bytes_worth_a_step(size_t peers) const {
-  const LinkCost& link = options_.link;
-  const double seconds = link.latency + link.overhead * static_cast<double>(peers);
-  return static_cast<size_t>(std::min(seconds * link.bandwidth, 1e9));
-}
-
   active_.push_back(&link);
   if (link.stream.attached()) return link;
   ++unconnected_;

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <forward_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -25,8 +26,13 @@ class Watch {
   /// Passes on what there is. Threads: any.
   void look();
 
+  /// In the child of a fork: closes the sockets that were added, and its own. Nothing may be called
+  /// afterwards.
+  void forget_in_child();
+
  private:
-  const Descriptor epoll_;
+  Descriptor epoll_;
+  std::forward_list<int> sockets_;  ///< -1: an entry to use again. A fork finds it whole
 };
 
 /// All connections of one lane, and the messages of the operation that is in progress there.
@@ -64,16 +70,16 @@ class Links {
   /// Whether a rank is on this rank's host.
   bool near(Rank rank) const;
 
+  /// How many bytes the slowest link between hosts carries in the time that one step of a schedule
+  /// takes, if that is a message from each of so many peers.
+  size_t bytes_worth_a_step(size_t peers) const;
+
   bool done() const { return flow_.pending == 0; }
   uint64_t moved() const { return flow_.moved; }  ///< bytes since the operation began
   const Status& status() const { return broken_; }
 
   /// Nothing moves from now on; the first reason stays. The connections stay, too: an epoch's end
   /// has reached everybody when its ranks take them down, and nobody blames the messenger.
-  /// How many bytes the slowest link between hosts carries in the time that one step of a schedule
-  /// takes, if that is a message from each of so many peers.
-  size_t bytes_worth_a_step(size_t peers) const;
-
   void retire(Status why);
 
  private:
@@ -106,13 +112,13 @@ class Links {
 
   const Dial dial_;
   const Options options_;
+  const size_t streams_;  ///< to each rank of another host
   const int lane_;
   const std::shared_ptr<Watch> watch_;
   Flow flow_;
   std::map<Rank, Peer> peers_;
   std::vector<Link*> active_;  ///< of this operation
   size_t unconnected_ = 0;     ///< of them
-  const size_t streams_;  ///< to each rank of another host
   int64_t looked_at_ = 0;
   Status broken_;
 };

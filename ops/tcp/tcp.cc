@@ -25,6 +25,7 @@ class TcpBackend final : public Backend {
   std::string_view name() const override { return "tcp"; }
   int watched() const override { return watch_->descriptor(); }
   void look() override { watch_->look(); }
+  const std::shared_ptr<Watch>& watch() const { return watch_; }
 
   Result<std::unique_ptr<Communicator>> communicator(SetId set, std::span<const Rank> ranks,
                                                      int lane) override {
@@ -65,7 +66,9 @@ std::unique_ptr<Backend> open(std::shared_ptr<Endpoint> endpoint, const Options&
             [endpoint](Rank peer, uint8_t stream) {
               return endpoint->take({peer, Role::kData, stream});
             }};
-  return open(std::move(dial), ours);
+  auto backend = std::make_unique<TcpBackend>(std::move(dial), ours);
+  endpoint->on_fork([watch = backend->watch()] { watch->forget_in_child(); });
+  return backend;
 }
 
 }  // namespace hora::tcp

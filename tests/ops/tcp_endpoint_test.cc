@@ -1,8 +1,11 @@
 // Goal: ranks of one job find each other over TCP, and nobody else can get between.
 // Method: endpoints of several ranks in this process on loopback, in the clear and encrypted;
 // strangers are plain sockets that do what they should not.
+#include <fcntl.h>
 #include <poll.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -11,8 +14,12 @@
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
+#include "ops/lane.h"
 #include "ops/tcp/endpoint.h"
+#include "ops/tcp/tcp.h"
 #include "ops/tcp/tls.h"
 
 namespace hora::tcp {
@@ -471,6 +478,50 @@ TEST_P(TcpEndpoint, EndsWhileConnectionsAreUnderWay) {
   high_->want({0, Role::kControl, 0});
   high_.reset();
   low_.reset();
+}
+
+/// Sockets of this process that no other program began with.
+int own_sockets() {
+  int count = 0;
+  for (int descriptor = 0; descriptor < 1024; ++descriptor) {
+    struct stat about;
+    if (::fstat(descriptor, &about) != 0 || !S_ISSOCK(about.st_mode)) continue;
+    count += (::fcntl(descriptor, F_GETFD) & FD_CLOEXEC) != 0;
+  }
+  return count;
+}
+
+TEST_P(TcpEndpoint, LeavesAForkedChildNoSocket) {
+  const Rank ranks[] = {0, 1};
+  Options options;
+  options.streams = 2;
+  options.now = [] { return int64_t{0}; };
+  const auto below = open(low_, options), above = open(high_, options);
+  const auto one = below->communicator(0, ranks, 0), other = above->communicator(0, ranks, 0);
+  ASSERT_TRUE(one.ok() && other.ok());
+  Lane first{0}, second{0};
+  first.start(one.value()->barrier(first, Tag::of(1, 0)));
+  second.start(other.value()->barrier(second, Tag::of(1, 0)));
+  for (int turn = 0; turn < 10'000 && !(first.idle() && second.idle()); ++turn)
+    if (!first.progress() && !second.progress()) ::poll(nullptr, 0, 1);
+  ASSERT_TRUE(first.idle() && second.idle());
+  std::atomic<int> ready{0};
+  for (const auto& endpoint : {low_, high_}) endpoint->on_ready([&ready] { ++ready; });
+  low_->want({1, Role::kControl, 0});
+  high_->want({0, Role::kControl, 0});  // and nobody takes it
+  for (int turn = 0; turn < 2'000 && ready < 2; ++turn) ::poll(nullptr, 0, 10);
+  EXPECT_GE(own_sockets(), 4);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    low_->forget_in_child();
+    high_->forget_in_child();
+    ::_exit(own_sockets());
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  low_.reset();  // they ring no more
+  high_.reset();
 }
 
 TEST_P(TcpEndpoint, WantOfDescriptorsIsWaitedOut) {
