@@ -5,8 +5,10 @@ rate and delay.
     PATH=build/release/launcher:$PATH python benchmarks/hosts.py
 
 The hosts are network namespaces of this machine, joined by the switch of tests/links, which needs
-root or user namespaces. All contestants take turns on the same links. The last column says how much
-of the link Hora used: what an allreduce must send and receive at least, over what the link carries.
+root or user namespaces. All contestants take turns on the same links. "plain sockets" is no
+allreduce but the limit: what every host must send and receive for one, both ways at once, without
+adding anything up (peers/raw_sockets.py). The last columns say how much of that limit Hora reached,
+and how much of what the link could carry.
 Writes benchmarks/results/<date>-hosts.json and .md.
 """
 
@@ -28,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "python"))
 from links import Links, bits_per_second  # noqa: E402
 
+LIMIT = "plain sockets"
 # Of 1538 bytes on the wire 1448 are payload.
 PAYLOAD = 1448 / 1538
 
@@ -38,6 +41,7 @@ class Scenario(NamedTuple):
     rate: str
     delay_ms: float
     most: int
+    factor: int
 
     def __str__(self) -> str:
         delay = f", {self.delay_ms:g} ms" if self.delay_ms else ""
@@ -51,11 +55,12 @@ class Scenario(NamedTuple):
 
 
 SCENARIOS = [
-    Scenario(2, 1, "1gbit", 0, 64 << 20),
-    Scenario(4, 1, "1gbit", 0, 64 << 20),
-    Scenario(2, 2, "1gbit", 0, 64 << 20),
-    Scenario(2, 1, "100mbit", 20, 1 << 20),
-    Scenario(4, 1, "100mbit", 20, 1 << 20),
+    Scenario(2, 1, "1gbit", 0, 64 << 20, 1 << 24),
+    Scenario(4, 1, "1gbit", 0, 64 << 20, 1 << 24),
+    Scenario(2, 2, "1gbit", 0, 64 << 20, 1 << 24),
+    Scenario(2, 1, "10gbit", 0, 64 << 20, 1 << 24),
+    Scenario(2, 1, "100mbit", 20, 1 << 20, 64),
+    Scenario(4, 1, "100mbit", 20, 1 << 20, 64),
 ]
 
 
@@ -73,11 +78,15 @@ def contestants(scenario: Scenario, links: Links, folder: Path, limits: list[str
     variables = [f"MASTER_ADDR={links.addresses[0]}", "MASTER_PORT=29511"]
     flags = [word for each in [*variables, "GLOO_SOCKET_IFNAME=eth0"] for word in ("-x", each)]
     yield Contestant("torch gloo", [*launch, *flags, *gloo])
+    one_each = ",".join(f"{address}:1" for address in links.addresses)
+    launch = links.argv(0, horarun, "--rsh", links.rsh(folder), "-H", one_each)
+    raw = [sys.executable, str(HERE / "peers" / "raw_sockets.py"), *limits]
+    yield Contestant(LIMIT, [*launch, *raw, "--addresses", ",".join(links.addresses)])
 
 
 def measure(scenario: Scenario, options: argparse.Namespace) -> list[Contestant]:
-    limits = ["--least", "4", "--most", str(min(scenario.most, options.most)), "--factor", "64"]
-    limits += ["--iterations", str(options.iterations), "--json", "@JSON@"]
+    limits = ["--least", "4", "--most", str(min(scenario.most, options.most)), "--factor"]
+    limits += [str(scenario.factor), "--iterations", str(options.iterations), "--json", "@JSON@"]
     with (
         tempfile.TemporaryDirectory() as name,
         Links(scenario.hosts, rate=scenario.rate, delay_ms=scenario.delay_ms) as links,
@@ -97,14 +106,16 @@ def table(scenario: Scenario, group: list[Contestant]) -> list[str]:
         return ["nothing ran"]
     names = " | ".join(name for name, _ in results)
     lines = [
-        f"| bytes: ms (p10) | {names} | share of the link |",
-        "|" + "---:|" * (len(results) + 2),
+        f"| bytes: ms (p10) | {names} | share of the limit | share of the link |",
+        "|" + "---:|" * (len(results) + 3),
     ]
     for size, first in results[0][1].items():
         rows = [result[size] for _, result in results]
         cells = [f"{row['time_us'] / 1e3:.3f} ({row['p10_us'] / 1e3:.3f})" for row in rows]
-        share = scenario.least_time_us(size) / first["time_us"]
-        lines.append(f"| {size} | " + " | ".join(cells) + f" | {share:.0%} |")
+        limit = next((result[size]["time_us"] for name, result in results if name == LIMIT), 0)
+        shares = [least / first["time_us"] for least in (limit, scenario.least_time_us(size))]
+        cells += [f"{share:.0%}" for share in shares]
+        lines.append(f"| {size} | " + " | ".join(cells) + " |")
     return lines
 
 
