@@ -2,7 +2,6 @@
 // every survivor is told which. Method: forked processes on loopback that are told to be on
 // different hosts, over the real start-up. Whoever must die does so by its own hand.
 #include <signal.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -21,106 +20,17 @@
 #include "runtime/clock.h"
 #include "runtime/introduction.h"
 #include "runtime/store.h"
+#include "tests/support/engine_job.h"
 #include "tests/support/engine_work.h"
-#include "tests/support/run_ranks.h"
 
 namespace hora {
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+using Job = support::EngineJob;
 using support::allreduce;
 using support::reduce_ok;
-
-const std::string kSecret = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-
-class Folder {
- public:
-  Folder() { HORA_CHECK(::mkdtemp(path_) != nullptr, path_); }
-  ~Folder() {
-    ::unlink((path() + "/store").c_str());
-    ::rmdir(path_);
-  }
-  std::string path() const { return path_; }
-
- private:
-  char path_[32] = "/tmp/hora-test-XXXXXX";
-};
-
-/// `hosts` hosts of `each` ranks.
-struct Job {
-  Job(int hosts, int each) : size(hosts * each) {
-    config.size = size;
-    config.local_size = each;
-    config.cross_size = hosts;
-    config.failure_timeout = 1;
-    config.start_timeout = 20;
-    config.log_level = "off";
-    config.job = "test";
-    config.address = "127.0.0.1";
-  }
-  Folder folder;
-  int size;
-  Config config;
-  bool store_over_tcp = false;
-
-  std::string unix_store() const { return "unix:" + folder.path() + "/store"; }
-
-  Result<std::unique_ptr<Engine>> start(Rank rank) const {
-    Config mine = config;
-    mine.rank = rank;
-    mine.local_rank = rank % config.local_size;
-    mine.cross_rank = rank / config.local_size;
-    mine.store = unix_store();
-    if (store_over_tcp) {
-      auto store = connect_store(mine.store, seconds(20));
-      HORA_TRY(store.status());
-      auto address = store.value()->get("over tcp", seconds(20));
-      HORA_TRY(address.status());
-      mine.store = address.value();
-    }
-    return Engine::start(mine);
-  }
-
-  Result<std::unique_ptr<StoreServer>> serve() const {
-    StoreServer::Network network;
-    network.key = {config.job, kSecret, config.tls != 0};
-    network.bind = "127.0.0.1";
-    auto server = StoreServer::start(folder.path() + "/store", {}, &network);
-    HORA_TRY(server.status());
-    auto store = connect_store(unix_store(), seconds(20));
-    HORA_TRY(store.status());
-    HORA_TRY(store.value()->set("over tcp", server.value()->network_address()));
-    return server;
-  }
-
-  /// Rank 0 serves the store until its `body` ends.
-  std::string run_ranks(const std::function<std::string(Rank)>& body) const {
-    return support::run_processes(
-        size,
-        [&](Rank rank) -> std::string {
-          std::unique_ptr<StoreServer> server;
-          if (rank == 0) {
-            auto started = serve();
-            HORA_WANT(started.ok(), started.status().message());
-            server = std::move(started).value();
-          }
-          return body(rank);
-        },
-        seconds(60));
-  }
-  /// `body` gets what start() gave.
-  std::string run(
-      const std::function<std::string(Result<std::unique_ptr<Engine>>, Rank)>& body) const {
-    return run_ranks([&](Rank rank) { return body(start(rank), rank); });
-  }
-  std::string run_engines(const std::function<std::string(Engine&, Rank)>& body) const {
-    return run([&](Result<std::unique_ptr<Engine>> engine, Rank rank) -> std::string {
-      HORA_WANT(engine.ok(), engine.status().message());
-      return body(*engine.value(), rank);
-    });
-  }
-};
 
 std::string some_work(Engine& engine) {
   for (const size_t count : {size_t{1}, size_t{1'000}, size_t{200'000}})
@@ -174,7 +84,7 @@ void half_close_everything() {
 TEST(Hosts, RanksOfSeveralHostsReduceAndKnowTheirPlaces) {
   for (const auto& [hosts, each] : {std::pair{2, 2}, {3, 1}, {2, 1}}) {
     const Job job(hosts, each);
-    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+    EXPECT_EQ(job.run([&](Engine& engine, Rank rank) -> std::string {
       const World& world = engine.world();
       HORA_WANT(world.cross_size == hosts, std::to_string(world.cross_size));
       HORA_WANT(world.cross_rank == rank / each, std::to_string(world.cross_rank));
@@ -191,7 +101,7 @@ TEST(Hosts, RanksOfSeveralHostsReduceAndKnowTheirPlaces) {
 TEST(Hosts, GlooReachesOtherHostsWhereTheyHaveReachedThisOne) {
   Job job(2, 2);
   job.config.backend = "gloo";
-  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(some_work(engine));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -203,7 +113,7 @@ TEST(Hosts, TcpServesTheRanksOfOneHostToo) {
   Job job(1, 3);
   job.config.backend = "tcp";
   job.config.address = "";
-  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(some_work(engine));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -214,7 +124,7 @@ TEST(Hosts, TcpServesTheRanksOfOneHostToo) {
 TEST(Hosts, ATreeOfHostsIsAsGood) {
   Job job(5, 1);
   job.config.tree_arity = 2;
-  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(some_work(engine));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -225,8 +135,8 @@ TEST(Hosts, ATreeOfHostsIsAsGood) {
 TEST(Hosts, MeetAtAStoreOverTcpWithTheJobsSecret) {
   Job job(2, 2);
   job.store_over_tcp = true;
-  job.config.secret = kSecret;
-  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+  job.config.secret = Job::kSecret;
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(some_work(engine));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -236,7 +146,7 @@ TEST(Hosts, MeetAtAStoreOverTcpWithTheJobsSecret) {
 
 /// Rank 0 serves the store until rank 1 has seen its error, too.
 std::string await_seen(const Job& job, Rank rank) {
-  const auto store = connect_store(job.unix_store(), seconds(20));
+  const auto store = connect_store(job.store(), seconds(20));
   HORA_WANT_OK(store.status());
   if (rank == 0)
     HORA_WANT_OK(store.value()->get("seen", seconds(20)).status());
@@ -254,7 +164,7 @@ TEST(Hosts, ARankThatReliesOnItsLeaderIsToldWhomTheLeaderMisses) {
       Config config = job.config;
       config.rank = rank;
       config.cross_rank = 1;
-      const auto store = connect_store(job.unix_store(), seconds(20));
+      const auto store = connect_store(job.store(), seconds(20));
       HORA_WANT_OK(store.status());
       return introduce(*store.value(), config, "epoch1/member/", SystemClock(), "")
           .status()
@@ -274,9 +184,9 @@ TEST(Hosts, ARankThatReliesOnItsLeaderIsToldWhomTheLeaderMisses) {
 TEST(Hosts, EncryptTheirStoreAndControlAndData) {
   Job job(2, 2);
   job.store_over_tcp = true;
-  job.config.secret = kSecret;
+  job.config.secret = Job::kSecret;
   job.config.tls = 1;
-  EXPECT_EQ(job.run_engines([](Engine& engine, Rank) -> std::string {
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(some_work(engine));
     HORA_WANT_OK(engine.shutdown());
     return "";
@@ -287,9 +197,9 @@ TEST(Hosts, EncryptTheirStoreAndControlAndData) {
 TEST(Hosts, GlooIsRefusedWhereConnectionsMustBeEncrypted) {
   Job job(2, 1);
   job.config.tls = 1;
-  job.config.secret = kSecret;
+  job.config.secret = Job::kSecret;
   job.config.backend = "gloo";
-  EXPECT_EQ(job.run([](Result<std::unique_ptr<Engine>> engine, Rank) -> std::string {
+  EXPECT_EQ(job.run_started([](Job::Started engine, Rank) -> std::string {
     HORA_WANT(!engine.ok(), "it started");
     HORA_WANT(engine.status().message().starts_with("HORA_TLS=1: Gloo's connections are not"),
               engine.status().message());
@@ -303,7 +213,7 @@ TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
   job.store_over_tcp = true;
   for (const std::string& secret : {std::string(), std::string(64, 'a')}) {
     job.config.secret = secret;
-    EXPECT_EQ(job.run([&](Result<std::unique_ptr<Engine>> engine, Rank rank) -> std::string {
+    EXPECT_EQ(job.run_started([&](Job::Started engine, Rank rank) -> std::string {
       HORA_WANT(!engine.ok(), "it started");
       HORA_WANT(engine.status().message().find("HORA_SECRET") != std::string::npos,
                 engine.status().message());
@@ -316,7 +226,7 @@ TEST(Hosts, AStoreOverTcpWithoutTheSecretIsAnErrorThatSaysSo) {
 TEST(Hosts, SharedMemoryDoesNotReachOtherHosts) {
   Job job(2, 1);
   job.config.backend = "shm";
-  EXPECT_EQ(job.run([](Result<std::unique_ptr<Engine>> engine, Rank) -> std::string {
+  EXPECT_EQ(job.run_started([](Job::Started engine, Rank) -> std::string {
     HORA_WANT(engine.status().code() == Code::kUnavailable, engine.status().message());
     return "";
   }),
@@ -326,7 +236,7 @@ TEST(Hosts, SharedMemoryDoesNotReachOtherHosts) {
 TEST(Hosts, EverySurvivorOfAKillIsToldWhoDiedAndWhere) {
   for (const Rank guilty : {0, 1, 2, 3}) {  // the root, a rank of its host, a leader, its rank
     const Job job(2, 2);
-    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+    EXPECT_EQ(job.run([&](Engine& engine, Rank rank) -> std::string {
       if (rank != guilty) return work_until_lost(engine, guilty);
       work(engine, 20);
       ::raise(SIGKILL);
@@ -340,7 +250,7 @@ TEST(Hosts, EverySurvivorOfAKillIsToldWhoDiedAndWhere) {
 TEST(Hosts, AStoppedRankIsFoundByItsSilence) {
   for (const Rank guilty : {0, 2, 3}) {
     const Job job(2, 2);
-    EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+    EXPECT_EQ(job.run([&](Engine& engine, Rank rank) -> std::string {
       if (rank != guilty) return work_until_lost(engine, guilty);
       work(engine, 10);
       const pid_t me = ::getpid();
@@ -365,7 +275,7 @@ TEST(Hosts, AStoppedRankIsFoundByItsSilence) {
 
 TEST(Hosts, AHalfClosedRankIsNamedByAllOthers) {
   const Job job(3, 1);
-  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+  EXPECT_EQ(job.run([&](Engine& engine, Rank rank) -> std::string {
     if (rank != 1) return work_until_lost(engine, 1);
     work(engine, 10);
     half_close_everything();
@@ -380,7 +290,7 @@ TEST(Hosts, AHalfClosedRankIsNamedByAllOthers) {
 
 TEST(Hosts, AnIdleJobNoticesADeath) {
   const Job job(2, 1);
-  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank rank) -> std::string {
+  EXPECT_EQ(job.run([&](Engine& engine, Rank rank) -> std::string {
     HORA_WANT_NOTHING(reduce_ok(engine, "first", 100));
     if (rank == 1) {
       ::usleep(200'000);  // the other knows the result, and sleeps
@@ -397,7 +307,7 @@ TEST(Hosts, AnIdleJobNoticesADeath) {
 
 TEST(Hosts, AnIdleJobLivesMuchLongerThanTheFailureTimeout) {
   const Job job(2, 2);
-  EXPECT_EQ(job.run_engines([&](Engine& engine, Rank) -> std::string {
+  EXPECT_EQ(job.run([&](Engine& engine, Rank) -> std::string {
     HORA_WANT_NOTHING(reduce_ok(engine, "first", 100));
     ::sleep(3);
     HORA_WANT_NOTHING(reduce_ok(engine, "second", 100));

@@ -4,7 +4,6 @@
 // own.
 #include <dirent.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,9 +22,8 @@
 #include <sys/wait.h>
 
 #include "hora/engine.h"
-#include "runtime/store.h"
+#include "tests/support/engine_job.h"
 #include "tests/support/engine_work.h"
-#include "tests/support/run_ranks.h"
 
 namespace hora {
 namespace {
@@ -35,58 +33,9 @@ using support::allreduce;
 using support::reduce_ok;
 using support::run_processes;
 
-/// A private folder for one test's store socket.
-class Folder {
- public:
-  Folder() { HORA_CHECK(::mkdtemp(path_) != nullptr, path_); }
-  ~Folder() {
-    ::unlink((path() + "/store").c_str());
-    ::rmdir(path_);
-  }
-  std::string path() const { return path_; }
-
- private:
-  char path_[32] = "/tmp/hora-test-XXXXXX";
-};
-
-struct Job {
-  explicit Job(int ranks) : size(ranks) {
-    config.size = config.local_size = ranks;
-    config.failure_timeout = 1;
-    config.start_timeout = 20;
-    config.log_level = "off";
-    config.job = "test";
-    config.bucket_bytes = 64 << 10;
-  }
-  Folder folder;
-  int size;
-  Config config;
-
-  std::string run(const std::function<std::string(Engine&, int)>& body,
-                  seconds limit = seconds(60)) {
-    return run_processes(
-        size,
-        [&](Rank rank) -> std::string {
-          std::unique_ptr<StoreServer> server;
-          if (rank == 0) {
-            auto started = StoreServer::start(folder.path() + "/store");
-            HORA_WANT(started.ok(), started.status().message());
-            server = std::move(started).value();
-          }
-          auto engine = start(rank);
-          HORA_WANT(engine.ok(), engine.status().message());
-          return body(*engine.value(), rank);
-        },
-        limit);
-  }
-
-  Result<std::unique_ptr<Engine>> start(int rank, uint32_t epoch = 1) const {
-    Config mine = config;
-    mine.rank = mine.local_rank = rank;
-    mine.epoch = epoch;
-    mine.store = "unix:" + folder.path() + "/store";
-    return Engine::start(mine);
-  }
+/// Small buckets, so that operations have several.
+struct Job : support::EngineJob {
+  explicit Job(int ranks) : EngineJob(ranks) { config.bucket_bytes = 64 << 10; }
 };
 
 /// Works until an operation fails, and checks that the error names `guilty`.
@@ -290,7 +239,7 @@ TEST(Processes, AMissingRankIsNamedWhenTheStartTimesOut) {
   job.config.start_timeout = 1;
   const std::string told = run_processes(2, [&](Rank rank) -> std::string {
     if (rank == 1) return "";
-    auto server = StoreServer::start(job.folder.path() + "/store");
+    auto server = job.serve();
     HORA_WANT(server.ok(), server.status().message());
     const auto engine = job.start(0);
     HORA_WANT(!engine.ok() && engine.status().code() == Code::kTimeout, "it should have timed out");
@@ -304,11 +253,10 @@ TEST(Processes, ASettingThatDiffersIsNamed) {
   Job job(2);
   const std::string told = run_processes(2, [&](Rank rank) -> std::string {
     std::unique_ptr<StoreServer> server;
-    if (rank == 0) server = std::move(StoreServer::start(job.folder.path() + "/store")).value();
-    Job other(2);
+    if (rank == 0) server = std::move(job.serve()).value();
     Config mine = job.config;
     mine.rank = rank;
-    mine.store = "unix:" + job.folder.path() + "/store";
+    mine.store = job.store();
     mine.failure_timeout = rank == 0 ? 1 : 3;
     const auto engine = Engine::start(mine);
     HORA_WANT(!engine.ok() && engine.status().code() == Code::kMismatch, engine.status().message());
@@ -326,7 +274,7 @@ TEST(Processes, ManyStartsLeakNothing) {
       2,
       [&](Rank rank) -> std::string {
         std::unique_ptr<StoreServer> server;
-        if (rank == 0) server = std::move(StoreServer::start(job.folder.path() + "/store")).value();
+        if (rank == 0) server = std::move(job.serve()).value();
         size_t descriptors = 0, threads = 0, memory = 0;
         for (uint32_t epoch = 1; epoch <= 200; ++epoch) {
           auto engine = job.start(rank, epoch);
