@@ -29,6 +29,7 @@
 #include "hora/config.h"
 #include "launcher/agent_wire.h"
 #include "launcher/cores.h"
+#include "launcher/doctor.h"
 #include "launcher/guard.h"
 #include "launcher/host_probe.h"
 #include "launcher/program.h"
@@ -187,7 +188,7 @@ class Agent {
       auto probe = HostProbe::open({inspect->job, inspect->secret});
       if (!probe.ok()) return refuse(probe.status());
       probe_ = std::move(probe).value();
-      send(Inspected{probe_->address(), static_cast<uint32_t>(allowed_cores())});
+      send(Inspected{probe_->address(), static_cast<uint32_t>(allowed_cores()), lacks_here()});
     } else if (const auto* const reach = std::get_if<Reach>(&message); reach && probe_) {
       send(probe_->reach(*reach, clock_));
     } else if (std::holds_alternative<AskTime>(message)) {

@@ -53,7 +53,7 @@ void fields(Inspect& m, F&& f) {
 }
 template <class F>
 void fields(Inspected& m, F&& f) {
-  f(m.store), f(m.cores);
+  f(m.store), f(m.cores), f(m.lacks);
 }
 template <class F>
 void fields(Time& m, F&& f) {

@@ -78,6 +78,7 @@ struct Inspect {
 struct Inspected {
   std::string store;  ///< where: "tcp://..."
   uint32_t cores = 0;
+  std::vector<std::string> lacks;  ///< what ranks there would miss, and what to do
 };
 struct AskTime {};
 struct Time {

@@ -111,6 +111,22 @@ std::string plugin_line(const std::string& file) {
   return "no: " + why;
 }
 
+std::vector<std::string> lacks_here() {
+  constexpr rlim_t kFewFiles = 1024;
+  std::vector<std::string> lacks;
+  if (const std::string shared = shm_backend_line(); shared != "yes")
+    lacks.push_back("shared memory: " + shared +
+                    "; raise the memory limit of its container, and "
+                    "let it call memfd_create");
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  if (files.rlim_cur < kFewFiles)
+    lacks.push_back(
+        fmt::format("only {} open files: ulimit -n {} or more there, in what logins read",
+                    files.rlim_cur, kFewFiles));
+  return lacks;
+}
+
 std::string doctor_page() {
   utsname system{};
   ::uname(&system);

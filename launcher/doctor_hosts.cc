@@ -69,7 +69,7 @@ class Inspection {
     auto probe = HostProbe::open(key);
     HORA_TRY(probe.status());
     machines_[0].inspected =
-        Inspected{probe.value()->address(), static_cast<uint32_t>(allowed_cores())};
+        Inspected{probe.value()->address(), static_cast<uint32_t>(allowed_cores()), lacks_here()};
     const int64_t begin = clock_.now();
     wait(timeout, "no answer", [&](Machine& machine) {
       if (machine.hello && machine.answered_after == 0)
@@ -97,6 +97,10 @@ class Inspection {
     for (const Machine& machine : machines_) {
       ok = ok && machine.well();
       text += fmt::format("{:<14} {}\n", machine.name, about(machine));
+      for (const std::string& lack : lacks_of(machine)) {
+        ok = false;
+        text += fmt::format("{:<14} FAILED: {}\n", "", lack);
+      }
     }
     text += "\nfrom, to: round trip, one stream\n";
     bool unreached = false;
@@ -109,7 +113,7 @@ class Inspection {
       }
     }
     text += advice(unreached);
-    return {ok && !unreached, text};
+    return {ok && !unreached, text, slowest()};
   }
 
  private:
@@ -190,6 +194,26 @@ class Inspection {
     }
   }
 
+  static std::vector<std::string> lacks_of(const Machine& machine) {
+    return machine.well() && machine.inspected ? machine.inspected->lacks
+                                               : std::vector<std::string>();
+  }
+
+  /// Both ways over one stream, by a store: what a job would get at least.
+  std::optional<LinkCost> slowest() const {
+    std::optional<LinkCost> link;
+    for (const Machine& machine : machines_)
+      for (const auto& reached : machine.reached) {
+        if (!reached || !reached->failure.empty() || reached->bytes_per_second == 0) continue;
+        const double latency = static_cast<double>(reached->round_trip_ns) / 2e9;
+        const auto rate = static_cast<double>(reached->bytes_per_second);
+        if (!link) link = {latency, kUsualAcross.overhead, rate};
+        link->latency = std::max(link->latency, latency);
+        link->bandwidth = std::min(link->bandwidth, rate);
+      }
+    return link;
+  }
+
   std::string about(const Machine& machine) const {
     if (!machine.well()) return "FAILED: " + machine.failure;
     std::string text = fmt::format("hora {}, {} cores", HORA_VERSION,
@@ -236,8 +260,25 @@ HostsPage inspect_hosts(const std::vector<RemoteHost::Route>& routes, const Cloc
                         milliseconds timeout) {
   Inspection inspection(routes, clock);
   if (const Status status = inspection.run(timeout); !status.ok())
-    return {false, status.message() + "\n"};
+    return {false, status.message() + "\n", {}};
   return inspection.page();
+}
+
+int visit_hosts(const RunOptions& options, milliseconds timeout,
+                const std::function<int(const HostsPage&)>& use) {
+  std::error_code ignored;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
+  std::vector<RemoteHost::Route> routes;
+  for (const Host& host : options.hosts)
+    if (!is_this_machine(host.name))
+      routes.push_back({host.name, options.remote_shell, program, environment()});
+  const SystemClock clock;
+  return run_guarded(clock, [&](const std::string&) {
+    const int result = use(inspect_hosts(routes, clock, timeout));
+    std::fflush(stdout);
+    kill_descendants(clock);
+    return result;
+  });
 }
 
 int doctor_main(const std::vector<std::string>& arguments) {
@@ -257,21 +298,11 @@ int doctor_main(const std::vector<std::string>& arguments) {
   }
   fmt::print("{}", doctor_page());
   if (options.hosts.empty()) return 0;
-  std::error_code ignored;
-  const std::string program = std::filesystem::read_symlink("/proc/self/exe", ignored).string();
-  std::vector<RemoteHost::Route> routes;
-  for (const Host& host : options.hosts)
-    if (!is_this_machine(host.name))
-      routes.push_back({host.name, options.remote_shell, program, environment()});
-  const SystemClock clock;
-  return run_guarded(clock, [&](const std::string&) {
-    const HostsPage page =
-        inspect_hosts(routes, clock, milliseconds(static_cast<int64_t>(seconds * 1000)));
-    fmt::print("\n{}", page.text);
-    std::fflush(stdout);
-    kill_descendants(clock);
-    return page.ok ? 0 : 1;
-  });
+  return visit_hosts(options, milliseconds(static_cast<int64_t>(seconds * 1000)),
+                     [](const HostsPage& page) {
+                       fmt::print("\n{}", page.text);
+                       return page.ok ? 0 : 1;
+                     });
 }
 
 }  // namespace hora

@@ -1,13 +1,15 @@
 #include "launcher/plan.h"
 
 #include <algorithm>
-#include <cstdlib>
+#include <chrono>
 #include <utility>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
 #include "launcher/command_line.h"
+#include "launcher/doctor_hosts.h"
+#include "launcher/hosts.h"
 #include "runtime/quantity.h"
 
 namespace hora {
@@ -18,32 +20,17 @@ std::string time_of(double seconds) {
   return seconds < 1 ? fmt::format("{:.1f} ms", seconds * 1e3) : fmt::format("{:.2f} s", seconds);
 }
 
-std::optional<double> parse_rate(const std::string& text) {
-  static constexpr std::pair<const char*, double> kUnits[] = {
-      {"gbit", 1e9}, {"mbit", 1e6}, {"kbit", 1e3}};
-  for (const auto& [unit, factor] : kUnits) {
-    if (!text.ends_with(unit)) continue;
-    const std::string digits = text.substr(0, text.size() - std::string_view(unit).size());
-    char* end = nullptr;
-    const double number = std::strtod(digits.c_str(), &end);
-    if (digits.empty() || *end != 0 || !(number > 0) || number > 1e6) return {};
-    return number * factor / 8;
-  }
-  return {};
-}
-
 }  // namespace
 
-Result<LinkCost> parse_link(const std::string& text) {
-  const size_t comma = std::min(text.find(','), text.size());
-  const auto rate = parse_rate(text.substr(0, comma));
-  const auto delay = comma < text.size() ? parse_seconds(text.substr(comma + 1)) : 0.0;
-  if (!rate || !delay)
+Result<LinkCost> link_of(const std::string& text) {
+  const auto link = parse_link(text);
+  if (!link)
     return Status(Code::kInvalidArgument,
                   fmt::format("\"{}\" is no link: give its rate and one-way delay, as in 1gbit, "
                               "10gbit,50us or 100mbit,20ms",
                               text));
-  return LinkCost{kUsualAcross.latency + *delay, kUsualAcross.overhead, *rate};
+  return LinkCost{kUsualAcross.latency + link->seconds, kUsualAcross.overhead,
+                  link->bytes_per_second};
 }
 
 std::string plan_page(const Topology& topology, size_t most) {
@@ -64,30 +51,82 @@ std::string plan_page(const Topology& topology, size_t most) {
   return page;
 }
 
+namespace {
+
+struct PlanOptions {
+  std::string hosts = "1", link, most = "64 MiB";
+  size_t ranks_per_host = 0;
+  RunOptions run;  ///< how to get to the hosts, and who they are if they have names
+};
+
+int wrong(const std::string& text) {
+  fmt::print(stderr, "hora plan: {}\n", text);
+  return 2;
+}
+
+/// Hosts by number, or by names.
+Status count_hosts(PlanOptions& options, Topology& topology) {
+  constexpr uint64_t kMostHosts = 1'000'000;
+  if (const auto number = parse_integer(options.hosts)) {
+    if (*number < 1 || *number > kMostHosts)
+      return Status(Code::kInvalidArgument,
+                    fmt::format("--hosts {}: expected 1 to {}", options.hosts, kMostHosts));
+    topology.hosts = *number;
+    return {};
+  }
+  auto hosts = parse_hosts(options.hosts);
+  if (!hosts.ok()) return Status(hosts.status().code(), "--hosts: " + hosts.status().message());
+  options.run.hosts = std::move(hosts).value();
+  topology.hosts = options.run.hosts.size();
+  for (const Host& host : options.run.hosts)
+    topology.ranks_per_host = std::max(topology.ranks_per_host, static_cast<size_t>(host.slots));
+  return {};
+}
+
+/// Goes to the hosts and takes the slowest link between them.
+int plan_measured(const PlanOptions& options, Topology topology, size_t most) {
+  constexpr std::chrono::seconds kStartTimeout{30};
+  return visit_hosts(options.run, kStartTimeout, [&](const HostsPage& page) {
+    if (!page.ok || !page.slowest) {
+      fmt::print("{}", page.text);
+      return 1;
+    }
+    topology.across = *page.slowest;
+    fmt::print("the slowest link: {:.3g} Gbit/s, {} one way\n{}", topology.across.bandwidth * 8e-9,
+               time_of(topology.across.latency), plan_page(topology, most));
+    return 0;
+  });
+}
+
+}  // namespace
+
 int plan_main(std::vector<std::string> arguments) {
   CLI::App app("Predict how long an allreduce takes, and which way it goes.", "hora plan");
-  Topology topology;
-  std::string link = "10gbit", most = "64 MiB";
-  app.add_option("--hosts", topology.hosts, "How many hosts")
-      ->check(CLI::Range(1, 1'000'000))
+  PlanOptions options;
+  app.add_option("--hosts", options.hosts,
+                 "How many hosts; or which, such as a:4,b:4, to measure their links")
       ->capture_default_str();
-  app.add_option("--ranks-per-host", topology.ranks_per_host, "How many ranks on each")
-      ->check(CLI::Range(1, 1024))
+  app.add_option("--ranks-per-host", options.ranks_per_host, "How many ranks on each (1)")
+      ->check(CLI::Range(1, 1024));
+  app.add_option("--link", options.link,
+                 "A host's rate in each direction, and the one-way delay (10gbit)");
+  app.add_option("--most", options.most, "The largest size")->capture_default_str();
+  app.add_option("--rsh", options.run.remote_shell, "How to start a program on a host")
       ->capture_default_str();
-  app.add_option("--link", link, "A host's rate in each direction, and the one-way delay")
-      ->capture_default_str();
-  app.add_option("--most", most, "The largest size")->capture_default_str();
   if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
-  const auto across = parse_link(link);
-  const auto bytes = parse_bytes(most);
-  if (!across.ok() || !bytes) {
-    fmt::print(stderr, "hora plan: {}\n",
-               across.ok() ? fmt::format("\"{}\" is no number of bytes", most)
-                           : across.status().message());
-    return 2;
+  Topology topology{1, 1, kUsualInside, kUsualAcross};
+  if (const Status status = count_hosts(options, topology); !status.ok())
+    return wrong(status.message());
+  if (options.ranks_per_host > 0) topology.ranks_per_host = options.ranks_per_host;
+  const auto bytes = parse_bytes(options.most);
+  if (!bytes) return wrong(fmt::format("\"{}\" is no number of bytes", options.most));
+  if (!options.link.empty()) {
+    const auto across = link_of(options.link);
+    if (!across.ok()) return wrong(across.status().message());
+    topology.across = across.value();
+  } else if (options.run.hosts.size() > 1) {
+    return plan_measured(options, topology, *bytes);
   }
-  topology.inside = kUsualInside;
-  topology.across = across.value();
   fmt::print("{}", plan_page(topology, *bytes));
   return 0;
 }

@@ -10,7 +10,7 @@ namespace hora {
 
 /// A link as people write it: "10gbit", "1gbit,50us", "100mbit,20ms" (rate of each direction, and
 /// one-way delay). Errors: kInvalidArgument shows what was expected.
-Result<LinkCost> parse_link(const std::string& text);
+Result<LinkCost> link_of(const std::string& text);
 
 /// A table: for sizes from 4 bytes to `most`, each route's predicted time, the choice and why.
 std::string plan_page(const Topology& topology, size_t most);

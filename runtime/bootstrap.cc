@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,6 +17,7 @@
 #include "ops/tcp/endpoint.h"
 #include "ops/tcp/tcp.h"
 #include "runtime/introduction.h"
+#include "runtime/links.h"
 #include "runtime/log.h"
 #include "runtime/quantity.h"
 #include "runtime/shm_channel.h"
@@ -27,6 +29,10 @@ namespace hora {
 namespace {
 
 using std::chrono::milliseconds;
+
+// Of measuring links: what all bursts of a host take together, and how long it waits for others.
+constexpr std::chrono::nanoseconds kProbeTime = milliseconds(160);
+constexpr std::chrono::nanoseconds kProbePatience = milliseconds(1000);
 
 milliseconds milliseconds_of(double seconds) {
   return milliseconds(static_cast<int64_t>(seconds * 1e3));
@@ -196,6 +202,7 @@ class Meeting {
     deadline_ = Deadline(clock_, milliseconds_of(config_.start_timeout));
     if (const Status met = meet_host(); !met.ok()) return give_up(met);
     if (endpoint_) HORA_TRY(meet_other_hosts());
+    HORA_TRY(agree_on_links());
     HORA_TRY(open_backend());
     return std::move(transport_);
   }
@@ -268,6 +275,8 @@ class Meeting {
       if (rank != config_.rank) endpoint_->know(rank, ranks_[static_cast<size_t>(rank)].addresses);
     const auto key = [](Rank rank) { return tcp::Key{rank, tcp::Role::kControl, 0}; };
     for (const Rank rank : outside_) endpoint_->want(key(rank));
+    for (int round = 0; measures() && round < rounds_of(hosts_); ++round)
+      if (const auto probe = probe_key(round)) endpoint_->want(*probe);
     std::vector<TcpLink> links;
     for (const Rank rank : outside_) {
       auto socket = endpoint_->wait(key(rank), left());
@@ -317,6 +326,86 @@ class Meeting {
     return address_.starts_with(kFailed) ? failed(address_.substr(kFailed.size())) : Status();
   }
 
+  /// Which rank of a host measures for it.
+  Rank leader_of(int host) const {
+    const auto& hosts = transport_.hosts;
+    return static_cast<Rank>(std::find(hosts.begin(), hosts.end(), host) - hosts.begin());
+  }
+  bool measures() const {
+    return hosts_ > 1 && config_.links == "measure" &&
+           leader_of(host_of(config_.rank)) == config_.rank;
+  }
+  std::optional<tcp::Key> probe_key(int round) const {
+    const auto partner = partner_of(host_of(config_.rank), round, hosts_);
+    if (!partner) return {};
+    return tcp::Key{leader_of(*partner), tcp::Role::kProbe, static_cast<uint8_t>(round)};
+  }
+
+  /// All ranks have the same numbers: measured by one rank of each host, put together by rank 0.
+  Status agree_on_links() {
+    const auto setting = parse_links(config_.links);
+    HORA_CHECK(setting, config_.links);
+    costs_.given = costs_.measured = setting->given;
+    if (hosts_ == 1 || !setting->measure) return {};
+    if (measures())
+      HORA_TRY(store_->set(fmt::format("{}link/{}", prefix_, host_of(config_.rank)),
+                           text_of(probe_links())));
+    if (config_.rank == 0) HORA_TRY(gather_links());
+    const auto text = store_->get(prefix_ + "links", left());
+    HORA_TRY(text.status());
+    const auto cost = parse_cost(text.value());
+    if (!cost) return Status(Code::kCorrupt, "the store has no numbers of links: " + text.value());
+    costs_.measured = *cost;
+    return {};
+  }
+
+  /// Round by round, so that pairs of hosts do not disturb each other.
+  std::vector<tcp::LinkSample> probe_links() const {
+    std::vector<tcp::LinkSample> samples;
+    const int rounds = rounds_of(hosts_);
+    const Deadline come(clock_, kProbePatience);
+    for (int round = 0; round < rounds; ++round) {
+      const auto key = probe_key(round);
+      if (!key) continue;
+      auto socket =
+          endpoint_->wait(*key, std::max(milliseconds(1), milliseconds(come.poll_milliseconds())));
+      if (!socket.ok()) continue;
+      samples.push_back(tcp::probe(
+          std::move(socket).value(), [this] { return clock_.now(); },
+          clock_.now() + come.left().count(), kProbeTime.count() / rounds));
+    }
+    return samples;
+  }
+
+  /// Nobody waits long for a host that has not measured.
+  Status gather_links() {
+    std::vector<tcp::LinkSample> all;
+    std::string unknown;
+    const Deadline deadline(clock_, 2 * kProbePatience);
+    for (int host = 0; host < hosts_; ++host) {
+      const auto text =
+          store_->get(fmt::format("{}link/{}", prefix_, host),
+                      std::max(milliseconds(1), milliseconds(deadline.poll_milliseconds())));
+      const auto samples = parse_samples(text.ok() ? text.value() : "");
+      const bool fine = std::any_of(samples.begin(), samples.end(),
+                                    [](const tcp::LinkSample& one) { return one.rate > 0; });
+      if (!fine) unknown += fmt::format("{}{}", unknown.empty() ? "" : ", ", name_of_host(host));
+      all.insert(all.end(), samples.begin(), samples.end());
+    }
+    const LinkCost cost = slowest(all, costs_.given);
+    const Log log(config_);
+    if (!unknown.empty())
+      log.warning(
+          "the links of {} could not be measured in time, and count as {}; HORA_LINKS=RATE,"
+          "DELAY tells",
+          unknown, describe(costs_.given));
+    log.info("the slowest link between {} hosts: {}", hosts_, describe(cost));
+    return store_->set(prefix_ + "links", text_of(cost));
+  }
+  const std::string& name_of_host(int host) const {
+    return ranks_[static_cast<size_t>(leader_of(host))].host;
+  }
+
   Status open_backend() {
     const std::string_view fastest = hosts_ == 1 ? "shm" : "tcp";
     const std::string_view wanted = config_.backend == "auto" ? fastest : config_.backend;
@@ -326,8 +415,9 @@ class Meeting {
       transport_.backend = wanted == "tcp" ? open_tcp() : shm::open(neighborhood_);
     const bool in_layers = hosts_ > 1 && hosts_ < config_.size && config_.hierarchical != 0;
     if (in_layers)
-      transport_.backend = hierarchical::open(
-          shm::open(neighborhood_), std::move(transport_.backend), transport_.hosts, config_.rank);
+      transport_.backend =
+          hierarchical::open(shm::open(neighborhood_), std::move(transport_.backend),
+                             transport_.hosts, config_.rank, costs_);
     return {};
   }
 
@@ -338,6 +428,7 @@ class Meeting {
     options.streams = config_.tcp_streams;
     options.hosts = transport_.hosts;
     options.path_timeout = milliseconds_of(config_.failure_timeout);
+    options.link = costs_.measured;
     options.now = [clock = SystemClock()] { return clock.now(); };
     return tcp::open(endpoint_, options);
   }
@@ -373,6 +464,7 @@ class Meeting {
   std::vector<Introduction> ranks_;
   int hosts_ = 1;
   Position at_;
+  hierarchical::Costs costs_;
   std::vector<Rank> inside_, outside_;  ///< neighbors in the control tree: of this host, of others
   std::shared_ptr<shm::Neighborhood> neighborhood_;  ///< the ranks of this host
   std::string address_ = "127.0.0.1";                ///< that other ranks reach this one at

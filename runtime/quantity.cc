@@ -36,6 +36,8 @@ constexpr Unit kByteUnits[] = {
 constexpr Unit kTimeUnits[] = {{"", 1},  {"us", 1e-6}, {"ms", 1e-3},
                                {"s", 1}, {"min", 60},  {"h", 3600}};
 
+constexpr Unit kRateUnits[] = {{"kbit", 1e3}, {"mbit", 1e6}, {"gbit", 1e9}};
+
 char lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
@@ -89,6 +91,21 @@ std::optional<double> parse_seconds(std::string_view text) {
   const auto seconds = parse_with_unit(text, kTimeUnits, true);
   if (!seconds || !std::isfinite(*seconds)) return {};
   return seconds;
+}
+
+std::optional<double> parse_rate(std::string_view text) {
+  constexpr double kFastest = 1e15;
+  const auto bits = parse_with_unit(text, kRateUnits, false);
+  if (!bits || !(*bits > 0) || *bits > kFastest) return {};
+  return *bits / 8;
+}
+
+std::optional<LinkQuantity> parse_link(std::string_view text) {
+  const size_t comma = std::min(text.find(','), text.size());
+  const auto rate = parse_rate(text.substr(0, comma));
+  const auto delay = comma < text.size() ? parse_seconds(text.substr(comma + 1)) : 0.0;
+  if (!rate || !delay) return {};
+  return LinkQuantity{*rate, *delay};
 }
 
 std::string format_bytes(uint64_t bytes) {

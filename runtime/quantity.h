@@ -21,6 +21,15 @@ std::optional<uint64_t> parse_bytes(std::string_view text);
 /// "10", "10s", "500 ms", "50us", "2 min", "1 h", in seconds.
 std::optional<double> parse_seconds(std::string_view text);
 
+/// "1Gbit", "2.5 gbit", "100mbit", "500kbit", in bytes per second. Units are powers of 1000.
+std::optional<double> parse_rate(std::string_view text);
+
+/// A network link: its rate, and its one-way delay if there is one: "1Gbit", "100mbit,20ms".
+struct LinkQuantity {
+  double bytes_per_second = 0, seconds = 0;
+};
+std::optional<LinkQuantity> parse_link(std::string_view text);
+
 /// In the largest unit that is exact: "8 MiB", "1000 B" is "1000". Parses back to the same number.
 std::string format_bytes(uint64_t bytes);
 

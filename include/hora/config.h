@@ -28,7 +28,8 @@ struct Config {
   int tcp_streams = 0;            ///< connections for each peer and lane
   uint64_t tcp_buffer_bytes = 0;  ///< of each connection and direction
   int tls = 0;                    ///< 1: encrypted between hosts
-  int hierarchical = 0;           ///< 1: allreduce inside hosts and between them, in turn
+  int hierarchical = 0;           ///< 1: in layers, inside hosts and between them
+  std::string links;              ///< measure, none, or a rate and delay: between hosts
   int tree_arity = 0;             ///< children of a host in the control tree
 
   std::string backend;      ///< auto, shm, tcp, gloo
@@ -63,7 +64,8 @@ struct Config {
 /// One row of the table of settings.
 struct Setting {
   const char* name;      ///< "HORA_BUCKET_BYTES"
-  const char* type;      ///< "bytes", "seconds", "integer", "text", "choice", "secret"
+  const char* type;      ///< "bytes", "seconds", "integer", "text", "choice", "secret",
+                         ///< "link"
   const char* standard;  ///< the default, as one would write it
   const char* range;     ///< "4 KiB to 1 GiB", "auto, shm, gloo"; empty: anything
   const char* help;      ///< one sentence

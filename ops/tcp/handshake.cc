@@ -60,7 +60,7 @@ std::string text_of(Rank rank) {
 }  // namespace
 
 std::string_view name_of(Role role) {
-  constexpr std::string_view kNames[] = {"store", "control", "data"};
+  constexpr std::string_view kNames[] = {"store", "control", "data", "probe"};
   return kNames[static_cast<size_t>(role) - 1];
 }
 
@@ -201,7 +201,7 @@ Status Handshake::take_hello() {
             "it is in epoch " + std::to_string(epoch) + ", not " + std::to_string(self_.epoch)};
   claim_.rank = static_cast<Rank>(number_at(hello, 28));
   const uint8_t role = byte_at(hello, 32);
-  if (role < static_cast<uint8_t>(Role::kStore) || role > static_cast<uint8_t>(Role::kData))
+  if (role < static_cast<uint8_t>(Role::kStore) || role > static_cast<uint8_t>(Role::kProbe))
     return {Code::kCorrupt, "it asks for role " + std::to_string(role)};
   if (claim_.rank < kNobody) return {Code::kCorrupt, "it has no rank"};
   claim_.role = static_cast<Role>(role);

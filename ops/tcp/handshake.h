@@ -17,7 +17,7 @@ namespace hora::tcp {
 using Secret = std::array<uint8_t, 32>;
 using Nonce = std::array<uint8_t, 32>;
 
-enum class Role : uint8_t { kStore = 1, kControl = 2, kData = 3 };
+enum class Role : uint8_t { kStore = 1, kControl = 2, kData = 3, kProbe = 4 };
 std::string_view name_of(Role role);
 
 /// Which member of which job, in which period of constant membership.

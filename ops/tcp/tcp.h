@@ -24,8 +24,10 @@ struct Options {
   /// Connections for each pair of ranks on different hosts and lane; equal on all ranks. Ranks of
   /// one host have one: there a second only takes room in the caches.
   int streams = 4;
-  std::vector<int> hosts = {};   ///< of each rank, equal on all; empty: all different
-  LinkCost link = kUsualAcross;  ///< the slowest between two hosts; equal on all ranks
+  std::vector<int> hosts = {};  ///< of each rank, equal on all; empty: all different
+  /// The slowest between two hosts; equal on all ranks. What was measured differs from run to run:
+  /// it may decide how bytes travel, but not in which order they are added up.
+  LinkCost link = kUsualAcross;
   /// How long a peer's machine may leave unacknowledged what was sent to it in an operation. The
   /// engine watches neighbors in its tree only, and data goes other ways, too.
   std::chrono::nanoseconds path_timeout = std::chrono::seconds(10);

@@ -7,6 +7,7 @@
 #include "launcher/hosts.h"
 #include "launcher/plan.h"
 #include "launcher/settings_file.h"
+#include "runtime/links.h"
 #include "runtime/quantity.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -28,7 +29,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   }
   (void)parse_integer(text), (void)parse_bytes(text), (void)parse_seconds(text);
   (void)parse_discovered(text, 2).ok();
-  (void)parse_link(std::string(text)).ok();
+  (void)link_of(std::string(text)).ok();
+  if (const auto cost = parse_cost(text)) FUZZ_CHECK(parse_cost(text_of(*cost)).has_value());
+  FUZZ_CHECK(parse_samples(text).size() <= text.size());
   if (const auto ask = membership::parse_ask(text))
     FUZZ_CHECK(membership::parse_ask(membership::ask_key(*ask)) == ask);
   if (const auto place = membership::parse_place(text))

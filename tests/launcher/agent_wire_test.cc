@@ -23,7 +23,7 @@ std::vector<Message> one_of_each() {
           Finish{},
           Alive{},
           Inspect{"job", "secret"},
-          Inspected{"tcp://10.0.0.1:1", 8},
+          Inspected{"tcp://10.0.0.1:1", 8, {"files", ""}},
           AskTime{},
           Time{uint64_t{1} << 60},
           Reach{2, "tcp://10.0.0.1:1"},

@@ -8,23 +8,23 @@ namespace hora {
 namespace {
 
 TEST(Plan, ReadsARateAndADelay) {
-  EXPECT_DOUBLE_EQ(parse_link("8gbit").value().bandwidth, 1e9);
-  EXPECT_DOUBLE_EQ(parse_link("2.5gbit,50us").value().bandwidth, 312.5e6);
+  EXPECT_DOUBLE_EQ(link_of("8gbit").value().bandwidth, 1e9);
+  EXPECT_DOUBLE_EQ(link_of("2.5gbit,50us").value().bandwidth, 312.5e6);
   EXPECT_DOUBLE_EQ(
-      parse_link("100mbit,20ms").value().latency - parse_link("100mbit").value().latency, 20e-3);
+      link_of("100mbit,20ms").value().latency - link_of("100mbit").value().latency, 20e-3);
 }
 
 TEST(Plan, RefusesWhatIsNoLinkAndShowsOne) {
   for (const char* text : {"", "10", "gbit", "10gb", "-1gbit", "0gbit", "1gbit,", "1gbit,soon",
                            "nangbit", "infgbit", "1e9gbit"}) {
-    const auto link = parse_link(text);
+    const auto link = link_of(text);
     ASSERT_FALSE(link.ok()) << text;
     EXPECT_NE(link.status().message().find("100mbit,20ms"), std::string::npos);
   }
 }
 
 TEST(Plan, ShowsBothRoutesOnlyWhereThereAreTwo) {
-  const LinkCost across = parse_link("1gbit").value();
+  const LinkCost across = link_of("1gbit").value();
   const std::string two = plan_page({2, 2, {3e-6, 0, 6e9}, across}, 64 << 20);
   EXPECT_NE(two.find("hierarchical  limited by link; flat would take"), std::string::npos) << two;
   const std::string one = plan_page({4, 1, {3e-6, 0, 6e9}, across}, 64 << 20);

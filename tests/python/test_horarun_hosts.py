@@ -247,6 +247,16 @@ def test_the_doctor_sees_that_all_hosts_reach_each_other(rsh):
         assert re.search(speed, visit.stdout, re.MULTILINE), visit.stdout
 
 
+def test_a_plan_for_hosts_with_names_measures_their_links(rsh):
+    hora = pathlib.Path(HORARUN).with_name("hora")
+    command = [hora, "plan", "--rsh", str(rsh), "--hosts", "a:2,b:2", "--most", "4"]
+    visit = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert visit.returncode == 0, visit.stdout + visit.stderr
+    first, second = visit.stdout.splitlines()[:2]
+    assert re.match(r"the slowest link: [\d.e+-]+ Gbit/s, [\d.]+ m?u?s one way$", first), first
+    assert second == "allreduce over 4 ranks: 2 on each of 2"
+
+
 def test_the_doctor_names_the_host_that_fails_and_looks_at_the_others(rsh):
     visit = doctor(rsh, "--start-timeout", "2", "--hosts", "bad,silent,a")
     assert visit.returncode == 1

@@ -134,6 +134,29 @@ def test_collectives_between_hosts_are_exact(tmp_path, hosts, slots, backend):
 
 
 @needs_links
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_a_job_finds_out_how_slow_its_links_are(tmp_path, hosts):
+    with Links(hosts, rate="100mbit", delay_ms=20) as links:
+        tell = ["--log-level", "info"]
+        launch, *rest = words(links, tmp_path, 1, COLLECTIVES)
+        job = links.run(0, launch, *tell, *rest, timeout=LIMIT)
+        assert job.returncode == 0, job.stdout
+        found = rf"slowest link between {hosts} hosts: ([\d.]+) Mbit/s, ([\d.]+) ms one way"
+        (told,) = re.findall(found, job.stdout)  # Gbit/s would be what it is taken for unmeasured
+        assert float(told[1]) >= 20
+
+
+@needs_links
+def test_a_job_that_is_told_of_its_links_does_not_measure_them(tmp_path):
+    with Links(2) as links:
+        launch, *rest = words(links, tmp_path, 1, COLLECTIVES)
+        tell = ["--log-level", "info", "--links", "100mbit,20ms"]
+        job = links.run(0, launch, *tell, *rest, timeout=LIMIT)
+        assert job.returncode == 0, job.stdout
+        assert "slowest link" not in job.stdout
+
+
+@needs_links
 def test_sums_are_exact_over_a_link_that_loses_packets(tmp_path):
     with Links(2, rate="1gbit", delay_ms=1, loss=0.01) as links:
         job = links.run(0, *words(links, tmp_path, 1, COLLECTIVES), timeout=LIMIT)

@@ -76,6 +76,17 @@ TEST(Config, NamesTheSettingThatAMisspelledOneMeant) {
             "HORA_BUKET_BYTES: no such setting; did you mean HORA_BUCKET_BYTES?");
 }
 
+TEST(Config, LinksAreMeasuredOrGiven) {
+  EXPECT_EQ(Config().links, "measure");
+  EXPECT_EQ(good({"HORA_LINKS=1Gbit,20ms"}).links, "1Gbit,20ms");
+  EXPECT_EQ(mistake({"HORA_LINKS=mesure"}),
+            "HORA_LINKS=mesure: expected measure, none, or a rate and one-way delay, such as "
+            "1Gbit,20ms; did you mean measure?");
+  EXPECT_EQ(mistake({"HORA_LINKS=1GB"}),
+            "HORA_LINKS=1GB: expected measure, none, or a rate and one-way delay, such as "
+            "1Gbit,20ms");
+}
+
 TEST(Config, TellsAllMistakesAtOnce) {
   const std::string text = mistake({"HORA_LANES=x", "HORA_SPIN=y"});
   EXPECT_NE(text.find("HORA_LANES=x"), text.npos);
