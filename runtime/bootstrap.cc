@@ -283,8 +283,7 @@ class Meeting {
       if (!socket.ok()) return give_up(with_reason_of(rank, socket.status()));
       links.push_back({rank, std::move(socket).value()});
     }
-    if (!links.empty()) HORA_TRY(lead(links));
-    if (hosts_ > 1 && links.empty()) HORA_TRY(follow());
+    if (hosts_ > 1) HORA_TRY(await_others(links));
     transport_.channel = open_tcp_channel(std::move(transport_.channel), std::move(links),
                                           [kept = endpoint_] { kept->forget_in_child(); });
     return {};
@@ -307,23 +306,34 @@ class Meeting {
   }
   milliseconds patience() const { return milliseconds_of(config_.failure_timeout / 10); }
 
-  /// Tells the other ranks of this host at which address others reach it.
-  Status lead(const std::vector<TcpLink>& links) {
-    address_ = tcp::bound_to(links[0].socket.get()).host();
-    return store_->set(outcome_of(config_.rank), address_);
+  /// Nobody begins before all have met: who still waits in here does not answer its neighbors, who
+  /// would take it for lost. Each host waits for those below it in the tree, and all for the root.
+  /// What they leave is the address that others reach their host at.
+  Status await_others(const std::vector<TcpLink>& links) {
+    constexpr Rank kRoot = 0;
+    for (const Rank rank : outside_) {
+      if (rank == at_.parent) continue;
+      if (auto told = learn_outcome(rank, patience()); !told.ok()) return give_up(told.status());
+    }
+    if (!links.empty()) {
+      address_ = tcp::bound_to(links[0].socket.get()).host();
+      HORA_TRY(store_->set(outcome_of(config_.rank), address_));
+    } else {
+      auto told = learn_outcome(at_.parent, 2 * patience());
+      HORA_TRY(told.status());
+      address_ = std::move(told).value();
+    }
+    return config_.rank == kRoot ? Status() : learn_outcome(kRoot, 2 * patience()).status();
   }
 
-  /// Waits for the leader, and until it knows whom it missed.
-  Status follow() {
-    auto told = store_->get(outcome_of(at_.parent), left() + 2 * patience());
-    const auto failed = [&](const std::string& why) {
-      return Status(Code::kTimeout, fmt::format("rank {}: its host's rank {} has not met the other "
-                                                "hosts: {}",
-                                                config_.rank, at_.parent, why));
-    };
-    if (!told.ok()) return failed(told.status().message());
-    address_ = std::move(told).value();
-    return address_.starts_with(kFailed) ? failed(address_.substr(kFailed.size())) : Status();
+  /// `more` than the rank itself has, which knows better who is missing.
+  Result<std::string> learn_outcome(Rank rank, milliseconds more) const {
+    auto told = store_->get(outcome_of(rank), left() + more);
+    if (told.ok() && !told.value().starts_with(kFailed)) return told;
+    return Status(
+        Code::kTimeout,
+        fmt::format("rank {}: rank {} has not met all others: {}", config_.rank, rank,
+                    told.ok() ? told.value().substr(kFailed.size()) : told.status().message()));
   }
 
   /// Which rank of a host measures for it.

@@ -56,7 +56,9 @@ class SocketStore : public Store {
     std::string frame = store_wire::header(2 + key.size() + value.size(), store_wire::kSet);
     frame.append(reinterpret_cast<const char*>(&key_bytes), sizeof(key_bytes));
     frame.append(key).append(value);
-    return ask(frame, key, kSetTimeout).status();
+    // The server answers at once; else it is stopped, stuck, or out of reach.
+    const Status set = ask(frame, key, over_tcp() ? kReconnect : kSetTimeout).status();
+    return set.code() == Code::kTimeout ? lost(gone(address_, "no answer in time")) : set;
   }
 
   Result<std::string> get(std::string_view key, milliseconds timeout) override {
@@ -68,7 +70,6 @@ class SocketStore : public Store {
   }
 
  private:
-  // The server answers a set() at once; more than this and it is stopped or stuck.
   static constexpr milliseconds kSetTimeout{30'000};
   static constexpr milliseconds kReconnect{5'000};  // over a network packets get lost
   static constexpr milliseconds kLong{500};         // a wait after which more time is well spent
@@ -197,6 +198,7 @@ class SocketStore : public Store {
   }
 
   Result<std::string> ask(std::string_view frame, std::string_view key, milliseconds timeout) {
+    HORA_TRY(lost({}));
     tcp::Socket connection = resume(frame);
     const bool asked = connection.valid();
     if (!asked) connection = take();
@@ -205,7 +207,7 @@ class SocketStore : public Store {
       // longer than the caller would wait for an answer.
       Result<tcp::Socket> made =
           open(Deadline(clock_, over_tcp() ? kReconnect : milliseconds(kRetryMilliseconds)));
-      HORA_TRY(made.status());
+      HORA_TRY(lost(made.status()));
       connection = std::move(made).value();
     }
     const Deadline deadline(clock_, timeout);
@@ -216,7 +218,7 @@ class SocketStore : public Store {
       suspend(frame, std::move(connection));
       // Did nobody set it, or is the server out of reach?
       if (over_tcp() && timeout >= kLong)
-        HORA_TRY(open(Deadline(clock_, std::min(kReconnect, timeout))).status());
+        HORA_TRY(lost(open(Deadline(clock_, std::min(kReconnect, timeout))).status()));
     }
     return ready;
   }
@@ -297,6 +299,14 @@ class SocketStore : public Store {
     if (idle_.size() < kIdle) idle_.push_back(std::move(connection));
   }
 
+  /// Takes note that the server is out of reach, and says whether it is. It does not come back, and
+  /// whoever asks next is not to wait in vain, too.
+  Status lost(const Status& why) {
+    const std::lock_guard lock(mutex_);
+    if (lost_.ok()) lost_ = why;
+    return lost_;
+  }
+
   /// A question that was given up stays asked. Who asks again and again for a short time each gets
   /// an answer that is on its way for longer.
   void suspend(std::string_view frame, tcp::Socket connection) {
@@ -328,6 +338,7 @@ class SocketStore : public Store {
 
   const SystemClock clock_;
   std::mutex mutex_;
+  Status lost_;                                             // guarded by mutex_
   std::vector<tcp::Socket> idle_;                           // guarded by mutex_
   std::vector<std::pair<std::string, tcp::Socket>> asked_;  // guarded by mutex_
 };
