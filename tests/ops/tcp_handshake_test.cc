@@ -245,7 +245,7 @@ TEST(TcpHandshake, SaysWhatDiffers) {
 TEST(TcpHandshake, RefusesRolesAndRanksThatDoNotExist) {
   const std::string good = messages_of(Meeting()).hello;
   for (const auto& [at, value] :
-       {std::pair{32, 0}, {32, 4}, {31, 0x80}, {6, 1}, {34, 1}, {0, 'h'}}) {
+       {std::pair{32, 0}, {32, 5}, {31, 0x80}, {6, 1}, {34, 1}, {0, 'h'}}) {
     std::string hello = good;
     hello[static_cast<size_t>(at)] = static_cast<char>(value);
     Handshake server = Meeting().listens();
