@@ -40,7 +40,7 @@ Options options_of(const Config& config, const Transport& transport) {
   options.lanes = static_cast<uint8_t>(config.lanes);
   options.cache_capacity = config.cache_capacity;
   options.failure_timeout = nanoseconds(config.failure_timeout);
-  options.leave_timeout = options.failure_timeout / 2;
+  options.leave_timeout = options.failure_timeout * 5 / 4;  // who fell silent is found before
   options.stall_after = config.stall_warning > 0 ? nanoseconds(config.stall_warning) : kNever;
   options.stall_abort = nanoseconds(config.stall_abort);
   if (transport.world.cross_size > 1)

@@ -280,8 +280,8 @@ Status Engine::shutdown() {
   Driver& driver = impl_->driver;
   driver.queue.push(RequestQueue::Kind::kLeave, 0);
   driver.ring();
-  // The negotiator gives up by itself after half the failure timeout; twice that is our bug.
-  const int64_t limit = static_cast<int64_t>(impl_->config.failure_timeout * 1e9);
+  // The negotiator gives up by itself after 1.25 of the failure timeout; more than 2 is our bug.
+  const int64_t limit = static_cast<int64_t>(impl_->config.failure_timeout * 2e9);
   const int64_t deadline = impl_->clock.now() + limit;
   driver.token.arrive();
   driver.token.enter();
