@@ -10,8 +10,8 @@ namespace {
 TEST(Plan, ReadsARateAndADelay) {
   EXPECT_DOUBLE_EQ(link_of("8gbit").value().bandwidth, 1e9);
   EXPECT_DOUBLE_EQ(link_of("2.5gbit,50us").value().bandwidth, 312.5e6);
-  EXPECT_DOUBLE_EQ(
-      link_of("100mbit,20ms").value().latency - link_of("100mbit").value().latency, 20e-3);
+  EXPECT_DOUBLE_EQ(link_of("100mbit,20ms").value().latency - link_of("100mbit").value().latency,
+                   20e-3);
 }
 
 TEST(Plan, RefusesWhatIsNoLinkAndShowsOne) {
