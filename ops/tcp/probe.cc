@@ -14,9 +14,7 @@
 namespace hora::tcp {
 namespace {
 
-constexpr size_t kBurst = 1 << 20, kPiece = 64 << 10;
-// Below this round trip, waiting for it costs a burst little, and a pause is rather the machine's.
-constexpr double kLongRoundTrip = 5e-3;
+constexpr size_t kBurst = 256 << 10, kPiece = 16 << 10;
 
 /// Seconds; 0: the system does not say.
 double round_trip_of(const Socket& socket) {
@@ -53,29 +51,32 @@ bool meet(Socket& socket, const std::function<int64_t()>& now, int64_t deadline)
 }  // namespace
 
 void Pace::arrived(int64_t now, uint64_t bytes) {
-  const int64_t gap = now - last_;
-  last_ = now;
-  if (!begun_ || (pause_ns_ > 0 && gap > pause_ns_)) {  // when these began to arrive is not known
-    begun_ = true;
-    return;
-  }
-  time_ += gap;
-  bytes_ += bytes;
+  arrivals_.push_back({now, (arrivals_.empty() ? 0 : arrivals_.back().total) + bytes});
 }
 
+// Since when the first bytes of a row were on their way is not known, so they only begin it.
 double Pace::rate() const {
-  if (bytes_ < kFewBytes || time_ <= 0) return 0;
-  return 1e9 * static_cast<double>(bytes_) / static_cast<double>(time_);
+  if (arrivals_.size() < 2) return 0;
+  const uint64_t all = arrivals_.back().total - arrivals_.front().total;
+  if (all < kFewBytes) return 0;
+  double fastest = 0;
+  for (size_t first = 0, last = 1; last < arrivals_.size(); ++last) {
+    const auto bytes = [&](size_t from) { return arrivals_[last].total - arrivals_[from].total; };
+    while (first + 1 < last && 4 * bytes(first + 1) >= all) ++first;
+    const auto took = static_cast<double>(arrivals_[last].at - arrivals_[first].at);
+    if (4 * bytes(first) >= all && took > 0)
+      fastest = std::max(fastest, 1e9 * static_cast<double>(bytes(first)) / took);
+  }
+  return fastest;
 }
 
 LinkSample probe(Socket socket, const std::function<int64_t()>& now, int64_t come_by,
                  int64_t burst_ns) {
   LinkSample sample;
-  const double round_trip = round_trip_of(socket);
-  sample.delay = round_trip / 2;
+  sample.delay = round_trip_of(socket) / 2;
   if (!meet(socket, now, come_by)) return sample;
   const int64_t deadline = now() + burst_ns;
-  Pace pace(round_trip > kLongRoundTrip ? static_cast<int64_t>(sample.delay * 1e9) : 0);
+  Pace pace;
   const std::string load(kPiece, 'x');
   std::string arrived(kPiece, '\0');
   size_t sent = 0, got = 0;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "ops/tcp/socket.h"
 
@@ -14,9 +15,9 @@ struct LinkSample {
 };
 
 /// Sees what a link does. The peer calls it at about the same time; once both are there each sends
-/// the other a megabyte as fast as it can, for as long as there is time, and looks at the pace of
-/// what arrives. Waiting for the first flights of a young connection (the sender's slow start) is
-/// taken out, so that a few packets are enough on a long link.
+/// the other 256 KiB as fast as it can, for as long as there is time, and looks at the pace of what
+/// arrives while it is fastest: not while the sender waits in its slow start. More would fill the
+/// queues of slow links and delay what else the job has to say.
 ///
 /// Takes the connection, which may be full of bytes that nobody wants when it ends. Blocks until
 /// `come_by`, a moment of `now`, for the peer to come, and for `burst_ns` from then on. There are
@@ -24,20 +25,19 @@ struct LinkSample {
 LinkSample probe(Socket socket, const std::function<int64_t()>& now, int64_t come_by,
                  int64_t burst_ns);
 
-/// The pace of bytes that arrive: bytes per second between the first and the last, without pauses.
+/// The pace of bytes that arrive: the fastest quarter of them that came in a row.
 class Pace {
  public:
-  /// Longer than `pause_ns` between two arrivals, the sender was waiting; 0: it never does.
-  explicit Pace(int64_t pause_ns) : pause_ns_(pause_ns) {}
   void arrived(int64_t now, uint64_t bytes);
-  double rate() const;  ///< 0: too little came
+  double rate() const;  ///< bytes per second; 0: too little came
 
  private:
   static constexpr uint64_t kFewBytes = 4096;
-  const int64_t pause_ns_;
-  int64_t last_ = 0, time_ = 0;
-  uint64_t bytes_ = 0;
-  bool begun_ = false;
+  struct Arrival {
+    int64_t at = 0;
+    uint64_t total = 0;  ///< bytes up to and with this one
+  };
+  std::vector<Arrival> arrivals_;
 };
 
 }  // namespace hora::tcp

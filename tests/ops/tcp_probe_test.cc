@@ -16,24 +16,27 @@ namespace {
 constexpr int64_t kMillisecond = 1'000'000;
 
 TEST(TcpProbe, ARateIsTakenBetweenArrivals) {
-  Pace pace(0);
+  Pace pace;
   EXPECT_EQ(pace.rate(), 0);
   pace.arrived(100 * kMillisecond, 50'000);  // since when is not known
   EXPECT_EQ(pace.rate(), 0);
-  pace.arrived(101 * kMillisecond, 10'000);
-  pace.arrived(103 * kMillisecond, 20'000);
+  pace.arrived(103 * kMillisecond, 30'000);
   EXPECT_DOUBLE_EQ(pace.rate(), 30'000 / 3e-3);
+  pace.arrived(104 * kMillisecond, 20'000);
+  EXPECT_DOUBLE_EQ(pace.rate(), 20'000 / 1e-3);
+  pace.arrived(105 * kMillisecond, 5'000);  // too few of all to count alone
+  EXPECT_DOUBLE_EQ(pace.rate(), 20'000 / 1e-3);
 }
 
 TEST(TcpProbe, WaitingForTheSendersNextFlightDoesNotCount) {
-  Pace pace(20 * kMillisecond);
+  Pace pace;
   for (const int64_t begin : {0, 40, 80})
     for (int64_t k = 0; k < 10; ++k) pace.arrived((begin + k) * kMillisecond, 12'500);
   EXPECT_DOUBLE_EQ(pace.rate(), 12.5e6);
 }
 
 TEST(TcpProbe, AFewBytesSayNothing) {
-  Pace pace(0);
+  Pace pace;
   pace.arrived(0, 1);
   pace.arrived(1000, 100);
   EXPECT_EQ(pace.rate(), 0);
