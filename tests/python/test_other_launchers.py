@@ -152,7 +152,7 @@ def test_ranks_with_another_secret_do_not_meet():
         environment["HORA_START_TIMEOUT"] = "3 s"
     output = output_of(environments)
     assert words_of(output) == [], output
-    assert f"refused 5 times in a row by 127.0.0.1:{port}" in output
+    assert f"refused 5 times in a row by 127.0.0.1:{port + 1}" in output
     assert "its HORA_SECRET is another" in output
     assert "0" * 64 not in output and SECRET not in output
 
