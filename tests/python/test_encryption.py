@@ -47,7 +47,7 @@ def test_ranks_of_two_hosts_meet_at_a_store_that_is_encrypted():
 def test_ranks_of_two_hosts_that_differ_do_not_wait_for_each_other():
     port = free_port()
     one, zero = (variables_of_two_hosts("torchrun", rank, port) for rank in "10")
-    zero = {**zero, "HORA_TLS": "1", "HORA_START_TIMEOUT": "3 s"}
+    zero = {**zero, "HORA_TLS": "1", "HORA_START_TIMEOUT": "10 s"}
     output = output_of([one, zero])
     assert words_of(output) == [], output
     assert "it encrypts: HORA_TLS=1 is set there and not here" in output
