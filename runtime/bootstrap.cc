@@ -444,10 +444,6 @@ class Meeting {
   }
 
   Status open_gloo() {
-    if (config_.tls != 0)
-      return Status(Code::kUnavailable,
-                    "HORA_TLS=1: Gloo's connections are not encrypted; HORA_BACKEND=tcp has those "
-                    "that are");
     PluginContext context;
     context.rank = config_.rank;
     context.size = config_.size;
@@ -507,6 +503,10 @@ Result<Transport> meet(const Config& config, const Clock& clock) {
     return Status(Code::kUnavailable,
                   fmt::format("HORA_ISA={}: this machine does not have it", config.isa));
   if (config.size == 1) return alone(config);
+  if (config.tls != 0 && config.backend == "gloo")
+    return Status(Code::kUnavailable,
+                  "HORA_TLS=1: Gloo's connections are not encrypted; HORA_BACKEND=tcp has those "
+                  "that are");
   return Meeting(config, clock).run();
 }
 
