@@ -394,13 +394,6 @@ def test_too_few_slots_for_too_long_end_the_job():
     assert "slots found: 1" in job.stdout
 
 
-def test_another_host_is_told_to_be_impossible():
-    words = ["--min-np", "1", "--elastic-timeout", "1s"]
-    job = run_elastic("", *words, "--host-discovery-script", "echo not-this-host:1")
-    assert job.returncode == 1
-    assert "host not-this-host: jobs run on one host only" in job.stdout
-
-
 def test_without_an_elastic_job_the_program_runs_and_a_lost_rank_is_an_error():
     text = START + (
         "def trouble(state):\n"
