@@ -51,10 +51,10 @@ class U32 final : public IndexCode {
  public:
   size_t bytes(size_t, size_t most) const override { return 4 * most; }
   void write(std::span<const uint32_t> chosen, size_t, std::byte* to) const override {
-    std::memcpy(to, chosen.data(), chosen.size_bytes());
+    if (!chosen.empty()) std::memcpy(to, chosen.data(), chosen.size_bytes());
   }
   bool read(std::span<const std::byte> from, size_t, std::span<uint32_t> chosen) const override {
-    std::memcpy(chosen.data(), from.data(), chosen.size_bytes());
+    if (!chosen.empty()) std::memcpy(chosen.data(), from.data(), chosen.size_bytes());
     return true;
   }
 };

@@ -152,6 +152,7 @@ class Lossless final : public Codec {
 
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
+    if (piece.count == 0) return;
     const Source source = source_of(turn, piece, state, memory_);
     auto* to = reinterpret_cast<uint8_t*>(payload);
     uint8_t* const end = to + payload_bytes(piece.count);

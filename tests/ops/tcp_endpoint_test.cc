@@ -210,11 +210,12 @@ TEST_P(TcpEndpoint, AddressesMayBecomeKnownAfterTheConnectionIsWanted) {
 }
 
 TEST_P(TcpEndpoint, RingsWhenAWantedConnectionIsThere) {
-  const Descriptor bell(::eventfd(0, EFD_CLOEXEC));
+  // An endpoint's thread may be ringing still when it is told not to any more.
+  const auto bell = std::make_shared<const Descriptor>(::eventfd(0, EFD_CLOEXEC));
   for (Endpoint* each : {low_.get(), high_.get()})
-    each->on_ready([&bell] {
+    each->on_ready([bell] {
       const uint64_t one = 1;
-      ASSERT_EQ(::write(bell.get(), &one, sizeof(one)), 8);
+      ASSERT_EQ(::write(bell->get(), &one, sizeof(one)), 8);
     });
   low_->want({1, Role::kData, 0});
   high_->want({0, Role::kData, 0});
@@ -224,10 +225,10 @@ TEST_P(TcpEndpoint, RingsWhenAWantedConnectionIsThere) {
       auto taken = each->take(key);
       ASSERT_TRUE(taken.ok());
       if (taken.value()) break;
-      pollfd entry{bell.get(), POLLIN, 0};
+      pollfd entry{bell->get(), POLLIN, 0};
       ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
       uint64_t times = 0;
-      ASSERT_EQ(::read(bell.get(), &times, sizeof(times)), 8);
+      ASSERT_EQ(::read(bell->get(), &times, sizeof(times)), 8);
     }
   }
   low_->on_ready({}), high_->on_ready({});
