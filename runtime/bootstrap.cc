@@ -102,7 +102,7 @@ Result<ServedStore> served_store(const Config& config) {
 
 Result<std::shared_ptr<void>> serve_store(const Config& config, const ServedStore& place) {
   StoreServer::Network network;
-  network.key = {config.job, config.secret, config.tls != 0};
+  network.key = key_of(config);
   network.bind = config.address;
   network.port = place.port;
   network.warn = [log = Log(config)](const std::string& text) { log.warning("{}", text); };
@@ -119,7 +119,7 @@ Result<std::shared_ptr<void>> serve_store(const Config& config, const ServedStor
 /// Connects to the job's store. Where nobody else serves rank 0 does, as long as `server` lives.
 Result<std::shared_ptr<Store>> find_store(const Config& config, std::shared_ptr<void>& server) {
   const milliseconds timeout = milliseconds_of(config.start_timeout);
-  const StoreKey key{config.job, config.secret, config.tls != 0};
+  const StoreKey key = key_of(config);
   if (!config.serves_store) return connect_store(config.store, timeout, key);
   const auto place = served_store(config);
   HORA_TRY(place.status());

@@ -81,7 +81,7 @@ class StoreMembership final : public Membership {
 
 Result<std::unique_ptr<Membership>> Membership::open(const Config& config) {
   const auto wait = milliseconds(static_cast<int64_t>(config.start_timeout * 1e3));
-  auto store = connect_store(config.store, wait, {config.job, config.secret});
+  auto store = connect_store(config.store, wait, key_of(config));
   if (!store.ok()) return store.status();
   return std::unique_ptr<Membership>(
       std::make_unique<StoreMembership>(std::move(store).value(), config.worker));

@@ -345,6 +345,10 @@ class SocketStore : public Store {
 
 }  // namespace
 
+StoreKey key_of(const Config& config) {
+  return {config.job, config.secret, config.tls != 0};
+}
+
 Result<std::shared_ptr<Store>> connect_store(const std::string& address, milliseconds timeout,
                                              const StoreKey& key) {
   auto store = std::make_shared<SocketStore>(address, key);

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "hora/config.h"
 #include "hora/status.h"
 
 namespace hora {
@@ -34,6 +35,7 @@ struct StoreKey {
   std::string secret;  ///< HORA_SECRET
   bool tls = false;    ///< HORA_TLS: the connection is encrypted
 };
+StoreKey key_of(const Config& config);
 
 /// Connects to a StoreServer at `address`, and keeps trying until `timeout` has passed. Of
 /// "unix:/path" or "unix:@name" only a server of the same user is trusted; of "tcp://host:port" (or

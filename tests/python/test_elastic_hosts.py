@@ -135,7 +135,8 @@ print(hora.rank(), hora.size(), hora.local_rank(), hora.cross_rank(), hora.cross
 
 def test_a_host_that_cannot_be_had_is_told_and_done_without(rsh):  # noqa: F811
     options = ["-np", 3, "--min-np", 2, "--blacklist-after", 1, "--no-prefix"]
-    job = run(rsh, *options, "-H", "bad:1,a:1,localhost:1", program=SHOW)
+    words = [*options, "-H", "bad:1,a:1,localhost:1", sys.executable, "-c", SHOW]
+    job = run(rsh, *words)
     assert job.returncode == 0, job.stderr
     assert sorted(job.stdout.splitlines()) == ["0 2 0 0 2", "1 2 0 1 2"]
     assert "host bad: " in job.stderr and "Could not resolve hostname bad" in job.stderr

@@ -95,6 +95,14 @@ struct Cluster {
     in.requests.push_back(&submissions.back());
     step(rank, in, mail);
   }
+  // What no negotiator would say.
+  void say(Rank from, Rank to, Up up) {
+    std::string frame;
+    encode_up(up, 1, SIZE_MAX, [&]() -> std::string& { return frame; });
+    Inputs in;
+    in.messages.push_back({from, frame});
+    feed(to, in);
+  }
   void join(Rank rank, SetId set = 0) {
     Inputs in;
     in.joins.push_back({set, next++});
@@ -538,11 +546,7 @@ TEST(Negotiator, AnAnnouncementWithoutTheValuesThatItCarriesEndsTheEpoch) {
   for (Rank rank = 0; rank < 2; ++rank) cluster.submit(rank, "loss", shape({1}));
   Up up;
   up.full = {1};
-  std::string frame;
-  encode_up(up, 1, SIZE_MAX, [&]() -> std::string& { return frame; });
-  Inputs in;
-  in.messages.push_back({1, frame});
-  cluster.feed(0, in);
+  cluster.say(1, 0, up);
   EXPECT_EQ(cluster.aborts[0].culprit, 1);
   EXPECT_NE(cluster.aborts[0].cause.find("without the values"), std::string::npos);
 }
@@ -554,11 +558,7 @@ TEST(Negotiator, ValuesOfTheWrongLengthEndTheEpoch) {
   Carried& carried = up.carried.next();
   carried.id = 1;
   append_values(carried.values, 1, "bbbbb");
-  std::string frame;
-  encode_up(up, 1, SIZE_MAX, [&]() -> std::string& { return frame; });
-  Inputs in;
-  in.messages.push_back({1, frame});
-  cluster.feed(0, in);
+  cluster.say(1, 0, up);
   EXPECT_EQ(cluster.aborts[0].culprit, 1);
 }
 
