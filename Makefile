@@ -9,7 +9,10 @@ SHELL := /bin/bash
 PYTHON := .venv/bin/python
 # Programs of .venv first: horarun, ruff, clang-format, and the python that jobs start.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Compilations are shared by all checkouts of this user: paths count from the checkout.
+# Compilations are shared by all builds and checkouts of this user: the compiler has one name, and
+# paths count from the checkout.
+export CC := cc
+export CXX := c++
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 export CMAKE_C_COMPILER_LAUNCHER := ccache
@@ -47,13 +50,16 @@ help: ## this list
 setup:
 	@setup/install.sh
 
-# The Python package as a user gets it: `pip install .`. Only when its sources changed.
+# The Python package, by `pip install`. Only when its sources changed; compiled as the tests are, so
+# that ccache has most of it.
 SOURCES := $(shell find include compressors fusion ops runtime frameworks launcher cmake \
              CMakeLists.txt pyproject.toml README.md -type f -not -name '*.pyc' 2>/dev/null)
+AS_TESTED := -C cmake.build-type=RelWithDebInfo -C cmake.define.HORA_WERROR=ON \
+             -C cmake.define.HORA_SHARED_FMT=ON -C install.strip=true
 .venv/hora.stamp: $(SOURCES)
 	@mkdir -p build/logs
 	@echo "hora: pip install . (log: build/logs/install.log)"
 	@$(PYTHON) -m pip --disable-pip-version-check --no-input install --no-build-isolation --no-deps \
-	  --force-reinstall . >build/logs/install.log 2>&1 </dev/null || \
+	  --force-reinstall $(AS_TESTED) . >build/logs/install.log 2>&1 </dev/null || \
 	  { tail -n 40 build/logs/install.log; exit 1; }
 	@touch $@

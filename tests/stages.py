@@ -111,7 +111,7 @@ class Stage:
         junit = reports / "ctest.xml"
         status = self.command(
             *without_address_randomisation(),
-            *("ctest", "--preset", preset, "--output-junit", str(junit), *options),
+            *("ctest", "--preset", preset, "-j", "2", "--output-junit", str(junit), *options),
             GTEST_OUTPUT=f"xml:{reports}/",
             **environment,
         )
