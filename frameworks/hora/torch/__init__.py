@@ -4,6 +4,7 @@ from hora import *  # noqa: F403
 from hora import __all__ as _common
 from hora.torch import elastic
 from hora.torch.compression import Compression, Compressor
+from hora.torch.ddp import DDPHookState, ddp_comm_hook
 from hora.torch.functions import (
     allgather_object,
     broadcast_object,
@@ -53,6 +54,7 @@ __all__ = [
     "Average",
     "Compression",
     "Compressor",
+    "DDPHookState",
     "DistributedOptimizer",
     "Max",
     "Min",
@@ -77,6 +79,7 @@ __all__ = [
     "broadcast_optimizer_state",
     "broadcast_parameters",
     "convert_sync_batchnorm",
+    "ddp_comm_hook",
     "elastic",
     "grouped_allgather",
     "grouped_allgather_async",
