@@ -14,6 +14,8 @@ std::string list_of(const std::vector<Rank>& ranks) {
   return text;
 }
 
+constexpr int kFirstWordShare = 10;  // of the failure timeout, more for who has never spoken
+
 // A set's members are ranks of the world, ascending, each once.
 bool are_members(const Signature& signature, int world) {
   if (signature.shapes.size() != 1 || signature.shapes[0].empty()) return false;
@@ -46,7 +48,7 @@ Negotiator::Negotiator(const Position& at, int world, uint32_t epoch, const Opti
       epoch_(epoch),
       options_(options),
       gatherer_(at_, cache_),
-      neighbors_(at_, now),
+      neighbors_(at_, now, options.failure_timeout / kFirstWordShare),
       down_(at_.children.size()) {
   Set& all = sets_[0];
   for (Rank rank = 0; rank < world; ++rank) all.ranks.push_back(rank);

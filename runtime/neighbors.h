@@ -16,9 +16,11 @@ class Neighbors {
     Time heard = 0, sent = 0;
   };
 
-  Neighbors(const Position& at, Time now) : parent_(at.parent), last_step_(now) {
-    for (const Rank child : at.children) all_.push_back({child, now, now});
-    if (at.parent >= 0) all_.push_back({at.parent, now, now});
+  /// Who has never spoken may still be starting, held up by those who are really lost: their own
+  /// neighbors, who have as long as `patience` less, are to name them first.
+  Neighbors(const Position& at, Time now, Time patience) : parent_(at.parent), last_step_(now) {
+    for (const Rank child : at.children) all_.push_back({child, now + patience, now});
+    if (at.parent >= 0) all_.push_back({at.parent, now + patience, now});
   }
 
   /// Null if `rank` is no neighbor.
@@ -44,7 +46,7 @@ class Neighbors {
   /// first.
   void step_begins(Time now, Time patience) {
     if (now - last_step_ > patience)
-      for (Neighbor& neighbor : all_) neighbor.heard = now;
+      for (Neighbor& neighbor : all_) neighbor.heard = std::max(neighbor.heard, now);
     last_step_ = now;
   }
 
