@@ -35,6 +35,7 @@ class Around : public Codec {
                                  size_t count) const override {
     return inner_->sent(turn, payload, count);
   }
+  Status judge(std::span<const float> sum) const override { return inner_->judge(sum); }
   int rounds() const override { return inner_->rounds(); }
   DType wire() const override { return inner_->wire(); }
   size_t round_bytes(int round, size_t count) const override {

@@ -12,11 +12,12 @@ namespace {
 /// Settings are tried on this when they are parsed, so that a bad value is found at once.
 constexpr Extent kProbe{.id = 0, .rows = 64, .columns = 1024};
 
+/// The last one of that name.
 template <class Table>
 auto* lookup(const Table& table, std::string_view name) {
-  const auto found = std::find_if(table.begin(), table.end(),
+  const auto found = std::find_if(table.rbegin(), table.rend(),
                                   [&](const auto& entry) { return entry.name == name; });
-  return found == table.end() ? nullptr : &*found;
+  return found == table.rend() ? nullptr : &*found;
 }
 
 template <class Table>

@@ -161,6 +161,11 @@ class Codec {
     return {};
   }
 
+  /// What a decoded sum says went wrong. encode() has no error to return, since ranks would part
+  /// ways: a codec that runs other people's code writes its failure into the payload, decode_add()
+  /// and a second encoding pass it on, and here it becomes an error, the same on all ranks.
+  virtual Status judge(std::span<const float> /*sum*/) const { return {}; }
+
   /// Linear codecs only. Their exchange is `rounds` allreduces; next() turns the outcome of one
   /// round into the payload of the following one; finish() adds `scale` times the decoded outcome
   /// of the last to `result` (zeros) and settles the memory: until then all that was to be sent

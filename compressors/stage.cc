@@ -1,16 +1,27 @@
 #include "compressors/stage.h"
 
+#include <array>
+#include <atomic>
 #include <charconv>
 #include <cmath>
+#include <mutex>
 
 #include <fmt/format.h>
 
 namespace hora {
 namespace {
 
-// Function-local so that they exist before the first file registers; constant once main() runs.
-std::vector<Stage>& stage_table() {
-  static std::vector<Stage> table;
+/// Grows while others read it, so its elements never move and its size is known last.
+struct StageTable {
+  static constexpr size_t kMost = 256;
+  std::array<Stage, kMost> stages;
+  std::atomic<size_t> count = 0;
+  std::mutex adding;
+};
+
+// Function-local so that they exist before the first file registers.
+StageTable& stage_table() {
+  static StageTable table;
   return table;
 }
 
@@ -64,15 +75,30 @@ void Keys::refuse(std::string why) {
   if (refused_.empty()) refused_ = std::move(why);
 }
 
+Status add_stage(Stage stage) {
+  StageTable& table = stage_table();
+  const std::lock_guard lock(table.adding);
+  const size_t count = table.count.load(std::memory_order_relaxed);
+  if (count == StageTable::kMost) {
+    return Status(Code::kOutOfMemory,
+                  fmt::format("no room for stage '{}': there are {}", stage.name, count));
+  }
+  table.stages[count] = std::move(stage);
+  table.count.store(count + 1, std::memory_order_release);
+  return {};
+}
+
 RegisterStage::RegisterStage(Stage stage) {
-  stage_table().push_back(std::move(stage));
+  const Status added = add_stage(std::move(stage));
+  HORA_CHECK(added.ok(), added.message());
 }
 RegisterPreset::RegisterPreset(Preset preset) {
   preset_table().push_back(preset);
 }
 
 std::span<const Stage> stages() {
-  return stage_table();
+  const StageTable& table = stage_table();
+  return {table.stages.data(), table.count.load(std::memory_order_acquire)};
 }
 std::span<const Preset> presets() {
   return preset_table();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -57,7 +58,7 @@ std::string_view name_of(Order order);
 /// shall `remember`, put something `around` the finished codec of all stages to its right, or name
 /// the index `code` of a selection.
 struct Stage {
-  using Make = std::unique_ptr<Codec> (*)(Keys&, Binding&);
+  using Make = std::function<std::unique_ptr<Codec>(Keys&, Binding&)>;
   using Remember = void (*)(Keys&, Memory&);
   using Around = std::unique_ptr<Codec> (*)(Keys&, std::unique_ptr<Codec>);
   using Code = std::unique_ptr<IndexCode> (*)(Keys&);
@@ -89,6 +90,12 @@ struct RegisterPreset {
   explicit RegisterPreset(Preset preset);
 };
 
+/// Adds a stage, or one that hides an earlier stage of its name. What its strings point to must
+/// stay. Errors: kOutOfMemory when there are too many. Threads: any.
+Status add_stage(Stage stage);
+
+/// All stages so far, the later of two with one name in force; they stay where they are. Threads:
+/// any.
 std::span<const Stage> stages();
 std::span<const Preset> presets();
 

@@ -20,6 +20,7 @@
 #include "frameworks/membership.h"
 #include "frameworks/owner.h"
 #include "frameworks/prepared_request.h"
+#include "frameworks/python_codec.h"
 #include "frameworks/terms.h"
 #include "hora/config.h"
 #include "hora/engine.h"
@@ -365,6 +366,7 @@ NB_MODULE(_native, m) {
   hora::define_exceptions(m);
   hora::define_membership(m);
   hora::define_session(m);
+  hora::define_compressors(m);
   m.def("settings", &hora::describe_settings,
         "(name, type, default, range, help, Horovod's name) of every environment variable.");
 }

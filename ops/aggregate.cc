@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include <fmt/format.h>
+
 #include "compressors/convert.h"
 #include "compressors/stripes.h"
 
@@ -183,6 +185,13 @@ bool end_result(const Chunk& chunk, std::span<const float> result) {
   return all_finite(result.data(), result.size());
 }
 
+/// What the codec says of a decoded sum; the same on all ranks, as the sum is.
+Status judge(const Chunk& chunk, std::span<const float> result) {
+  Status status = chunk.slot->codec->judge(result);
+  if (status.ok()) return status;
+  return Status(status.code(), fmt::format("'{}': {}", chunk.slot->tensor, status.message()));
+}
+
 void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
   chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count},
                                job.mine(chunk), {payload, chunk.bytes}, result);
@@ -236,6 +245,7 @@ Ticket gather(Job& job) {
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
     HORA_CO_TRY(gathered_result(job, chunk, job.advance(chunk), each, result));
+    HORA_CO_TRY(judge(chunk, result));
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
@@ -325,6 +335,7 @@ Ticket recode(Job& job) {
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
     HORA_CO_TRY(recoded_result(job, chunk, job.advance(chunk), result));
+    HORA_CO_TRY(judge(chunk, result));
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }

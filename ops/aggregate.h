@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "compressors/chain.h"
 #include "compressors/codec.h"
@@ -19,9 +20,10 @@ struct Slot {
   DType dtype = DType::kFloat32;  ///< of both; float16, bfloat16 or float32 where there is a codec
   uint64_t first = 0;             ///< in the tensor; a multiple of the codec's granule
   size_t count = 0;
-  State* mine = nullptr;   ///< may be null if the codec has no slabs
-  State* owned = nullptr;  ///< kRecode: memory of second encodings, laid out as Stripes says
-  StepContext step;        ///< of this tensor: tensors of one bucket may count differently
+  State* mine = nullptr;         ///< may be null if the codec has no slabs
+  State* owned = nullptr;        ///< kRecode: memory of second encodings, laid out as Stripes says
+  StepContext step;              ///< of this tensor: tensors of one bucket may count differently
+  std::string_view tensor = {};  ///< its name, for messages
 };
 
 /// What a bucket computes, over all its slots.
@@ -38,6 +40,7 @@ struct Combine {
 /// Transactional: if the ticket ends with an error, what this rank had put into messages is back in
 /// its memories and the results are undefined. Where a rank's NaN or Inf made a block of the result
 /// NaN, the other ranks' contributions to that block go back into their memories.
+/// kInvalidArgument: a codec has judged (Codec::judge), and every rank gets the same error.
 ///
 /// Everything borrowed, `slots` too, must outlive the ticket. Tags are
 /// Tag::of(sequence, 0..). Uses the lane's scratch slots from kAggregateScratch on; allocates

@@ -52,27 +52,32 @@ Status Compression::choose(const Request& request, Signature& signature) {
                   fmt::format("'{}': compression works with sum and average, not with {}",
                               request.name, name_of(request.reduce)));
   }
+  if (known(request, signature)) return {};
+  // Without the lock: making a codec may run other people's code.
+  Choice choice;
+  if (request.chain.empty()) {
+    HORA_TRY(choose_new(request, rules_, choice));
+  } else {
+    const auto rules = CompressionRules::parse(request.chain);
+    if (!rules.ok()) return rules.status();
+    HORA_TRY(choose_new(request, rules.value(), choice));
+  }
+  signature.chain = choice.canonical;
+  signature.granule = choice.granule;
   const std::lock_guard lock(mutex_);
   make_key(request, key_);
-  auto found = chosen_.find(key_);
-  if (found == chosen_.end()) {
-    const CompressionRules* rules = &rules_;
-    if (!request.chain.empty()) {
-      auto known = parsed_.find(request.chain);
-      if (known == parsed_.end()) {
-        auto fresh = CompressionRules::parse(request.chain);
-        if (!fresh.ok()) return fresh.status();
-        known = parsed_.emplace(request.chain, std::move(fresh).value()).first;
-      }
-      rules = &known->second;
-    }
-    Choice choice;
-    HORA_TRY(choose_new(request, *rules, choice));
-    found = chosen_.emplace(key_, std::move(choice)).first;
-  }
+  chosen_.emplace(key_, std::move(choice));
+  return {};
+}
+
+bool Compression::known(const Request& request, Signature& signature) {
+  const std::lock_guard lock(mutex_);
+  make_key(request, key_);
+  const auto found = chosen_.find(key_);
+  if (found == chosen_.end()) return false;
   signature.chain = found->second.canonical;
   signature.granule = found->second.granule;
-  return {};
+  return true;
 }
 
 Status Compression::choose_new(const Request& request, const CompressionRules& rules,

@@ -68,14 +68,14 @@ class Compression {
     }
   };
   static void make_codec(BoundChain& bound);
-  Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
+  bool known(const Request& request, Signature& signature);
+  static Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
 
   const uint64_t seed_;
   const CompressionRules rules_;  ///< the job's
   const bool always_none_;
 
   std::mutex mutex_;  ///< guards what follows
-  std::map<std::string, CompressionRules, std::less<>> parsed_;
   std::unordered_map<std::string, Choice> chosen_;
   std::string key_;
 

@@ -255,8 +255,10 @@ void Driver::take_ended(LaneRunner& lane) {
   for (auto& ended : lane.ended()) {
     inputs_.finished.push_back(ended.sequence);
     dirty_ = true;
-    if (ended.status.ok() || this->ended()) {
-      const Status status = ended.status.ok() ? ended.status : health();
+    // A codec's own error is the same on every rank (aggregate.h), and the job goes on.
+    const bool settled = ended.status.ok() || ended.status.code() == Code::kInvalidArgument;
+    if (settled || this->ended()) {
+      const Status status = settled ? ended.status : health();
       for (Operation* operation : ended.completed) complete(operation, status);
       continue;
     }

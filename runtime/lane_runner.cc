@@ -184,7 +184,7 @@ void LaneRunner::describe(Run& run, const PlanCache::Item& item) {
     if (made.ok())
       communicator = std::move(made).value();
     else
-      run.refused = made.status();
+      run.refused = Status(Code::kInternal, made.status().message());
   }
   run.over = communicator.get();
 }
@@ -278,6 +278,7 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
                                           how == Aggregation::kRecode, over.rank(), over.size());
     Slot& slot = run.slots.emplace_back();
     slot.codec = chain.codec.get();
+    slot.tensor = chain.name;
     slot.dtype = run.reduction.dtype;
     slot.first = part.first;
     slot.count = part.count;

@@ -12,24 +12,9 @@
 #include <gtest/gtest.h>
 
 #include "compressors/chain.h"
+#include "compressors/heap_workspace.h"
 
 namespace hora {
-
-/// Workspace on the heap.
-class HeapWorkspace final : public Workspace {
- public:
-  std::byte* memory(size_t slot, size_t bytes) override {
-    if (slots_.size() <= slot) slots_.resize(slot + 1);
-    if (slots_[slot].size() * 64 < bytes) slots_[slot] = std::vector<Line>(bytes / 64 + 1);
-    return reinterpret_cast<std::byte*>(slots_[slot].data());
-  }
-
- private:
-  struct alignas(64) Line {
-    char bytes[64];
-  };
-  std::vector<std::vector<Line>> slots_;
-};
 
 /// Values over many magnitudes, of both signs.
 inline std::vector<float> gradient(size_t count, uint32_t seed) {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import torch
 
 
@@ -39,15 +42,23 @@ class Compression:
     fp16 = Compressor("fp16", torch.float16)
 
 
-def chain_of(compression: Compressor | str, job_setting: str = "none") -> str:
-    """The chain as the engine knows it; `job_setting` replaces Horovod's `Compression.none`."""
+def chain_of(compression: Any, job_setting: str = "none") -> str:
+    """The chain as the engine knows it; `job_setting` replaces Horovod's `Compression.none`.
+
+    Takes a compressor written in Python (hora.compression), too: a chain of nothing else.
+    """
     if isinstance(compression, str):
         return compression
     if compression is Compression.none:
         return job_setting
     if isinstance(compression, Compressor):
         return compression.chain
+    # Who has none of its compressors need not have NumPy, which that module needs.
+    in_python = sys.modules.get("hora.compression")
+    kind = compression if isinstance(compression, type) else type(compression)
+    if in_python is not None and issubclass(kind, in_python.Compressor):
+        return in_python.chain_of(compression)
     raise TypeError(
-        f"compression={compression!r}: expected Compression.none, Compression.fp16 or a chain such "
-        'as "onebit"; a compressor written in Python is not supported'
+        f"compression={compression!r}: expected Compression.none, Compression.fp16, a chain such "
+        'as "onebit", or a hora.compression.Compressor; see docs/new_compressor.md'
     )
