@@ -12,6 +12,7 @@
 #include "compressors/chain.h"
 #include "compressors/heap_workspace.h"
 #include "frameworks/errors.h"
+#include "ops/cost_model.h"
 
 namespace nb = nanobind;
 
@@ -110,6 +111,21 @@ class CodecTrial {
     check(codec_->finish(turn(), piece, state_, outcome, result.data(), 1));
   }
 
+  /// Encodes `times` times without copies around it, to be timed.
+  void encode_often(const ConstFloats& values, int times) {
+    if (values.size() != count()) refuse_size("values", values.size());
+    std::vector<std::byte> payload(payload_bytes());
+    for (int i = 0; i < times; ++i)
+      codec_->encode(turn(), {values.data(), 0, count()}, state_, payload.data());
+  }
+
+  /// Decodes `times` times without copies around it, to be timed.
+  void decode_often(const nb::bytes& payload, const Floats& sum, int times) {
+    if (sum.size() != count()) refuse_size("sum", sum.size());
+    for (int i = 0; i < times; ++i)
+      check(codec_->decode_add(turn(), bytes_in(payload), 0, {sum.data(), count()}, 1));
+  }
+
   void take_back(const nb::bytes& payload) {
     codec_->take_back(turn(), {nullptr, 0, count()}, state_, bytes_in(payload));
   }
@@ -141,9 +157,20 @@ class CodecTrial {
   std::vector<float> asked_;  // of the last encode
 };
 
+/// Seconds that the cost model expects where each of `hosts` has one rank and a link of so many
+/// bytes per second: an allreduce of `bytes`, or an allgather of `bytes` from each.
+double predicted_seconds(size_t hosts, double bandwidth, size_t bytes, bool gathers) {
+  Topology topology{.hosts = hosts, .inside = kUsualInside, .across = kUsualAcross};
+  topology.across.bandwidth = bandwidth;
+  return gathers ? choose(topology, bytes * hosts, Collective::kAllgather).seconds
+                 : choose(topology, bytes).seconds;
+}
+
 }  // namespace
 
 void define_codec_trial(nb::module_& m) {
+  m.def("predicted_seconds", &predicted_seconds, nb::arg("hosts"), nb::arg("bandwidth"),
+        nb::arg("bytes"), nb::arg("gathers"), "What the cost model expects of an exchange.");
   nb::class_<CodecTrial>(m, "CodecTrial", "One tensor's codec and memory, without an engine.")
       .def(nb::init<const std::string&, size_t, size_t, uint64_t, uint64_t>(), nb::arg("chain"),
            nb::arg("rows"), nb::arg("columns"), nb::arg("tensor") = 5, nb::arg("seed") = 42)
@@ -159,6 +186,9 @@ void define_codec_trial(nb::module_& m) {
       .def("decode_add", &CodecTrial::decode_add, nb::arg("payload"), nb::arg("sum"),
            nb::arg("scale") = 1)
       .def("finish", &CodecTrial::finish, nb::arg("payload"), nb::arg("result"))
+      .def("encode_often", &CodecTrial::encode_often, nb::arg("values"), nb::arg("times"))
+      .def("decode_often", &CodecTrial::decode_often, nb::arg("payload"), nb::arg("sum"),
+           nb::arg("times"))
       .def("take_back", &CodecTrial::take_back, nb::arg("payload"))
       .def("residual", &CodecTrial::residual, nb::arg("values"));
 }

@@ -14,6 +14,7 @@
 #include "launcher/doctor_hosts.h"
 #include "launcher/explain.h"
 #include "launcher/plan.h"
+#include "launcher/python_tool.h"
 #include "launcher/run.h"
 #include "launcher/settings_page.h"
 #include "launcher/timeline.h"
@@ -70,6 +71,10 @@ int hora_main(std::vector<std::string> arguments) {
   app.add_subcommand("timeline", "Merge and summarize timelines");
   app.add_subcommand("compress", "List compression settings, and explain one for a model");
   app.add_subcommand("plan", "Predict how long an allreduce takes, and which way it goes");
+  app.add_subcommand("new", "Begin a compressor: its source and its test");
+  app.add_subcommand("bench", "Say what a compressor is worth");
+  if (!arguments.empty() && (arguments[0] == "new" || arguments[0] == "bench"))
+    return python_tool("hora." + arguments[0], {arguments.begin() + 1, arguments.end()});
   if (!arguments.empty() && arguments[0] == "timeline")
     return timeline_main({arguments.begin() + 1, arguments.end()});
   if (arguments.size() > 1 && arguments[0] == "doctor")
