@@ -55,13 +55,6 @@ struct BlockKernels {
 /// pointer: a record copied by code compiled for AVX-512 would stop a machine that has none.
 bool register_kernels(const BlockKernels* kernels);
 
-template <class Q>
-constexpr BlockKernels kernels_of(const char* family, BlockKernels::Isa isa,
-                                  void (*encode)(const EncodeJob&, void*),
-                                  void (*decode)(const DecodeJob&, void*)) {
-  return {family, isa, Q::kBits, Q::kScales, Q::kRandom, Q::kPromises, encode, decode};
-}
-
 /// Rows of lanes in one strip, and its bytes for each lane. A width that divides 8 fills a byte
 /// from several rows; 3, 5, 6 and 7 bits take one byte of each of their bits from 8 rows; 16 take a
 /// row.

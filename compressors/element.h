@@ -36,6 +36,11 @@ HORA_HD bool is_finite(float value) {
   return magnitude_bits(value) < 0x7F800000u;
 }
 
+/// The lesser of both.
+HORA_HD int32_t least(int32_t a, int32_t b) {
+  return a < b ? a : b;
+}
+
 /// Stands for "this block held a NaN or an Inf": decodes to NaN. Every other non-finite is refused.
 constexpr uint32_t kPoison = 0x7FC0DEADu;
 

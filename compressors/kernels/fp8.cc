@@ -11,16 +11,12 @@ namespace {
 /// `kMantissa` bits after the point, exponent bias `kBias`, `kLargest` the bits of the largest
 /// number.
 template <int kMantissa, int kBias, uint32_t kLargest, bool kRandomly>
-struct Float8 {
-  static constexpr int kBits = 8, kScales = 1, kSums = 1;
+struct Float8 : Peak {
+  static constexpr int kFewest = 8, kMost = 8, kScales = 1;
   static constexpr bool kRandom = kRandomly, kRefines = false;
   static constexpr Promises kPromises = {
       .linear = false, .unbiased = kRandomly, .contractive = !kRandomly};
-  using Word = uint32_t;
   using Code = uint8_t;
-  struct Sum {
-    uint32_t word[1] = {};  // the peak, compared as an integer
-  };
   struct Scale {
     float unit, inverse;
   };
@@ -30,15 +26,8 @@ struct Float8 {
   HORA_HD static uint32_t mask(bool is) { return 0u - static_cast<uint32_t>(is); }
   HORA_HD static float largest() { return float_of((kLargest << kDrop) + kRebias); }
 
-  HORA_HD static void add(Sum& s, float p) {
-    const uint32_t m = magnitude_bits(p);
-    s.word[0] = m > s.word[0] ? m : s.word[0];
-  }
-  HORA_HD static Sum join(Sum a, Sum b) {
-    return {{a.word[0] > b.word[0] ? a.word[0] : b.word[0]}};
-  }
-  HORA_HD static Scale fit(Sum s, uint32_t, float) {
-    if (s.word[0] >= 0x7F800000u) return {float_of(kPoison), 0.0f};
+  HORA_HD static Scale fit(Sum s, Block) {
+    if (!all_finite(s)) return {float_of(kPoison), 0.0f};
     const float inverse = largest() / float_of(s.word[0]);
     return is_finite(inverse) ? Scale{float_of(s.word[0]) / largest(), inverse} : Scale{0.0f, 0.0f};
   }
@@ -78,17 +67,20 @@ struct Float8 {
 
   HORA_HD static bool poisoned(Scale s) { return bits_of(s.unit) == kPoison; }
   HORA_HD static void store(Scale s, float* to) { *to = s.unit; }
-  HORA_HD static Scale load(const float* from) { return {*from, 0.0f}; }
+  HORA_HD static Scale load(const float* from, int) { return {*from, 0.0f}; }
 };
 
-using E4M3R = Float8<3, 7, 0x7Eu, true>;
-using E4M3 = Float8<3, 7, 0x7Eu, false>;
-using E5M2R = Float8<2, 15, 0x7Bu, true>;
-using E5M2 = Float8<2, 15, 0x7Bu, false>;
-HORA_QUANTIZER(E4M3R, "e4m3");
-HORA_QUANTIZER(E4M3, "e4m3");
-HORA_QUANTIZER(E5M2R, "e5m2");
-HORA_QUANTIZER(E5M2, "e5m2");
+template <bool kRandomly>
+struct E4M3 : Float8<3, 7, 0x7Eu, kRandomly> {
+  static constexpr const char* kFamily = "e4m3";
+};
+
+template <bool kRandomly>
+struct E5M2 : Float8<2, 15, 0x7Bu, kRandomly> {
+  static constexpr const char* kFamily = "e5m2";
+};
+
+HORA_QUANTIZERS(E4M3<true>, E4M3<false>, E5M2<true>, E5M2<false>);
 
 }  // namespace
 }  // namespace hora::HORA_ISA

@@ -7,11 +7,12 @@ namespace hora::HORA_ISA {
 namespace {
 
 struct Bf16 {
-  static constexpr int kBits = 16, kScales = 0, kSums = 0;
+  static constexpr const char* kFamily = "bf16";
+  static constexpr int kFewest = 16, kMost = 16, kScales = 0, kSums = 0;
   static constexpr bool kRandom = false, kRefines = false;
   static constexpr Promises kPromises = {.linear = true, .unbiased = false, .contractive = true};
   using Word = float;
-  using Code = uint16_t;
+  typedef uint16_t __attribute__((may_alias)) Code;
   struct Sum {};
   struct Scale {};
   HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) {
@@ -22,18 +23,20 @@ struct Bf16 {
   }
   HORA_HD static float value(uint32_t code, Scale) { return float_of(code << 16); }
   HORA_HD static void store(Scale, float*) {}
-  HORA_HD static Scale load(const float*) { return {}; }
+  HORA_HD static Scale load(const float*, int) { return {}; }
   HORA_HD static bool poisoned(Scale) { return false; }
 };
 
 /// The upper half of the float: towards zero, as Pipe-SGD, Li et al. 2018, shortens numbers.
 struct Truncate : Bf16 {
+  static constexpr const char* kFamily = "truncate";
   HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) {
     return bits_of(p) >> 16 | (magnitude_bits(p) > 0x7F800000u ? 0x40u : 0u);
   }
 };
 
 struct Fp16 : Bf16 {
+  static constexpr const char* kFamily = "fp16";
   HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) {
     const uint32_t sign = (bits_of(p) >> 16) & 0x8000u, m = magnitude_bits(p);
     const uint32_t normal = (m + 0xC8000FFFu + ((m >> 13) & 1u)) >> 13;  // exponent bias 127 -> 15
@@ -51,9 +54,7 @@ struct Fp16 : Bf16 {
   }
 };
 
-HORA_QUANTIZER(Bf16, "bf16");
-HORA_QUANTIZER(Truncate, "truncate");
-HORA_QUANTIZER(Fp16, "fp16");
+HORA_QUANTIZERS(Bf16, Truncate, Fp16);
 
 }  // namespace
 }  // namespace hora::HORA_ISA

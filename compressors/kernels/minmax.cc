@@ -9,9 +9,10 @@
 namespace hora::HORA_ISA {
 namespace {
 
-template <int kBitsOf, bool kRandomly>
+template <bool kRandomly>
 struct MinMax {
-  static constexpr int kBits = kBitsOf, kScales = 2, kSums = 2, kTop = (1 << kBits) - 1;
+  static constexpr const char* kFamily = "minmax";
+  static constexpr int kFewest = 2, kMost = 8, kScales = 2, kSums = 2;
   static constexpr bool kRandom = kRandomly, kRefines = false;
   static constexpr Promises kPromises = {
       .linear = false, .unbiased = kRandomly, .contractive = false};
@@ -24,6 +25,7 @@ struct MinMax {
   };
   struct Scale {
     float low, step, inverse;
+    int32_t top;
   };
 
   /// Integers in the order of the floats.
@@ -45,18 +47,21 @@ struct MinMax {
     return {{a.word[0] > b.word[0] ? a.word[0] : b.word[0],
              a.word[1] > b.word[1] ? a.word[1] : b.word[1]}};
   }
-  HORA_HD static Scale fit(Sum s, uint32_t, float) {
+  HORA_HD static int32_t top(int bits) { return (1 << bits) - 1; }
+
+  HORA_HD static Scale fit(Sum s, Block block) {
     const float high = from_ordered(s.word[0]), low = from_ordered(~s.word[1]);
     // A range that is no number is the end of the arithmetic below, as an Inf is.
-    if (!is_finite(high - low)) return {float_of(kPoison), float_of(kPoison), 0.0f};
-    const float step = (high - low) / kTop;
+    if (!is_finite(high - low)) return {float_of(kPoison), float_of(kPoison), 0.0f, 0};
+    const int32_t last = top(block.bits);
+    const float step = (high - low) / static_cast<float>(last);
     const float inverse = 1 / step;
-    return is_finite(inverse) ? Scale{low, step, inverse} : Scale{low, 0.0f, 0.0f};
+    return is_finite(inverse) ? Scale{low, step, inverse, last} : Scale{low, 0.0f, 0.0f, last};
   }
   HORA_HD static uint32_t code(float p, Scale s, Key key, uint32_t index) {
     const float dither = kRandom ? unit_interval(random_bits(key, index)) : 0.5f;
     const auto level = static_cast<int32_t>((p - s.low) * s.inverse + dither);
-    return static_cast<uint32_t>(level > kTop ? kTop : level);
+    return static_cast<uint32_t>(least(level, s.top));
   }
   HORA_HD static float value(uint32_t code, Scale s) {
     return s.low + static_cast<float>(static_cast<int32_t>(code)) * s.step;
@@ -64,37 +69,12 @@ struct MinMax {
 
   HORA_HD static bool poisoned(Scale s) { return bits_of(s.low) == kPoison; }
   HORA_HD static void store(Scale s, float* to) { to[0] = s.low, to[1] = s.step; }
-  HORA_HD static Scale load(const float* from) { return {from[0], from[1], 0.0f}; }
+  HORA_HD static Scale load(const float* from, int bits) {
+    return {from[0], from[1], 0.0f, top(bits)};
+  }
 };
 
-using MinMax2R = MinMax<2, true>;
-using MinMax2 = MinMax<2, false>;
-using MinMax3R = MinMax<3, true>;
-using MinMax3 = MinMax<3, false>;
-using MinMax4R = MinMax<4, true>;
-using MinMax4 = MinMax<4, false>;
-using MinMax5R = MinMax<5, true>;
-using MinMax5 = MinMax<5, false>;
-using MinMax6R = MinMax<6, true>;
-using MinMax6 = MinMax<6, false>;
-using MinMax7R = MinMax<7, true>;
-using MinMax7 = MinMax<7, false>;
-using MinMax8R = MinMax<8, true>;
-using MinMax8 = MinMax<8, false>;
-HORA_QUANTIZER(MinMax2R, "minmax");
-HORA_QUANTIZER(MinMax2, "minmax");
-HORA_QUANTIZER(MinMax3R, "minmax");
-HORA_QUANTIZER(MinMax3, "minmax");
-HORA_QUANTIZER(MinMax4R, "minmax");
-HORA_QUANTIZER(MinMax4, "minmax");
-HORA_QUANTIZER(MinMax5R, "minmax");
-HORA_QUANTIZER(MinMax5, "minmax");
-HORA_QUANTIZER(MinMax6R, "minmax");
-HORA_QUANTIZER(MinMax6, "minmax");
-HORA_QUANTIZER(MinMax7R, "minmax");
-HORA_QUANTIZER(MinMax7, "minmax");
-HORA_QUANTIZER(MinMax8R, "minmax");
-HORA_QUANTIZER(MinMax8, "minmax");
+HORA_QUANTIZERS(MinMax<true>, MinMax<false>);
 
 }  // namespace
 }  // namespace hora::HORA_ISA

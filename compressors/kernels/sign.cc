@@ -14,29 +14,17 @@
 namespace hora::HORA_ISA {
 namespace {
 
-struct Unit {
-  static constexpr int kBits = 1, kScales = 1, kSums = 1;
+/// Plus or minus `unit`.
+template <class Norm>
+struct OneBit : Norm {
+  static constexpr int kFewest = 1, kMost = 1, kScales = 1;
   static constexpr bool kRandom = false, kRefines = false;
   static constexpr Promises kPromises = {};
-  using Word = uint32_t;
   using Code = uint8_t;
-  struct Sum {
-    uint32_t word[1] = {};  // the peak: whether all numbers are finite
-  };
   struct Scale {
     float unit;
   };
 
-  HORA_HD static void add(Sum& s, float p) {
-    const uint32_t m = magnitude_bits(p);
-    s.word[0] = m > s.word[0] ? m : s.word[0];
-  }
-  HORA_HD static Sum join(Sum a, Sum b) {
-    return {{a.word[0] > b.word[0] ? a.word[0] : b.word[0]}};
-  }
-  HORA_HD static Scale fit(Sum s, uint32_t, float parameter) {
-    return {s.word[0] >= 0x7F800000u ? float_of(kPoison) : parameter};
-  }
   HORA_HD static uint32_t code(float p, Scale, Key, uint32_t) { return 1 - (bits_of(p) >> 31); }
   HORA_HD static float value(uint32_t code, Scale s) {
     return float_of(bits_of(s.unit) ^ (1 - code) << 31);
@@ -44,44 +32,51 @@ struct Unit {
 
   HORA_HD static bool poisoned(Scale s) { return bits_of(s.unit) == kPoison; }
   HORA_HD static void store(Scale s, float* to) { *to = s.unit; }
-  HORA_HD static Scale load(const float* from) { return {*from}; }
+  HORA_HD static Scale load(const float* from, int) { return {*from}; }
 };
 
-struct Dither : Unit {
-  static constexpr bool kRandom = true;
-  static constexpr Promises kPromises = {.linear = false, .unbiased = true, .contractive = false};
+/// The peak only tells whether all numbers are finite.
+struct Unit : OneBit<Peak> {
+  static constexpr const char* kFamily = "unit";
 
-  HORA_HD static Scale fit(Sum s, uint32_t, float) {
-    return {s.word[0] >= 0x7F800000u ? float_of(kPoison) : float_of(s.word[0])};
+  HORA_HD static Scale fit(Sum s, Block block) {
+    return {all_finite(s) ? block.parameter : float_of(kPoison)};
   }
+};
+
+template <class Norm>
+struct Dithered : OneBit<Norm> {
+  static constexpr bool kRandom = true;
+  using typename OneBit<Norm>::Scale;
+
   HORA_HD static uint32_t code(float p, Scale s, Key key, uint32_t index) {
     const float tau = (unit_interval(random_bits(key, index)) - 0.5f) * (2 * s.unit);
     return static_cast<uint32_t>(p + tau >= 0);
   }
 };
 
-struct Lambda : Dither {
-  static constexpr Promises kPromises = {};
-  using Word = float;
-  struct Sum {
-    float word[1] = {};  // of squares
-  };
+struct Dither : Dithered<Peak> {
+  static constexpr const char* kFamily = "dither";
+  static constexpr Promises kPromises = {.linear = false, .unbiased = true, .contractive = false};
 
-  HORA_HD static void add(Sum& s, float p) { s.word[0] += p * p; }
-  HORA_HD static Sum join(Sum a, Sum b) { return {{a.word[0] + b.word[0]}}; }
-  HORA_HD static Scale fit(Sum s, uint32_t n, float parameter) {
+  HORA_HD static Scale fit(Sum s, Block) { return {float_of(all_finite(s) ? s.word[0] : kPoison)}; }
+};
+
+struct Lambda : Dithered<Squares> {
+  static constexpr const char* kFamily = "lambda";
+
+  HORA_HD static Scale fit(Sum s, Block block) {
+    const uint32_t n = block.count;
     uint32_t log2 = 1;
     while (n >> (log2 + 1) != 0) ++log2;
     const float spread = 0.6931472f * static_cast<float>(static_cast<int32_t>(log2)) /
                          static_cast<float>(static_cast<int32_t>(n));
-    const float lambda = parameter * __builtin_sqrtf(s.word[0] * spread);
+    const float lambda = block.parameter * __builtin_sqrtf(s.word[0] * spread);
     return {is_finite(lambda) ? lambda : float_of(kPoison)};
   }
 };
 
-HORA_QUANTIZER(Unit, "unit");
-HORA_QUANTIZER(Dither, "dither");
-HORA_QUANTIZER(Lambda, "lambda");
+HORA_QUANTIZERS(Unit, Dither, Lambda);
 
 }  // namespace
 }  // namespace hora::HORA_ISA

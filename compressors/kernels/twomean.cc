@@ -10,7 +10,8 @@ namespace hora::HORA_ISA {
 namespace {
 
 struct TwoMean {
-  static constexpr int kBits = 1, kScales = 2, kSums = 3;
+  static constexpr const char* kFamily = "twomean";
+  static constexpr int kFewest = 1, kMost = 1, kScales = 2, kSums = 3;
   static constexpr bool kRandom = false, kRefines = false;
   static constexpr Promises kPromises = {.linear = false, .unbiased = false, .contractive = true};
   using Word = float;
@@ -37,8 +38,8 @@ struct TwoMean {
   HORA_HD static Sum join(Sum a, Sum b) {
     return {{a.word[0] + b.word[0], a.word[1] + b.word[1], a.word[2] + b.word[2]}};
   }
-  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
-    const float up = s.word[2], rest = static_cast<float>(n) - up;
+  HORA_HD static Scale fit(Sum s, Block block) {
+    const float up = s.word[2], rest = static_cast<float>(block.count) - up;
     if (!is_finite(s.word[0]) || !is_finite(s.word[1]))
       return {float_of(kPoison), float_of(kPoison)};
     return {up > 0 ? s.word[0] / up : 0.0f, rest > 0 ? s.word[1] / rest : 0.0f};
@@ -51,19 +52,20 @@ struct TwoMean {
 
   HORA_HD static bool poisoned(Scale s) { return bits_of(s.above) == kPoison; }
   HORA_HD static void store(Scale s, float* to) { to[0] = s.above, to[1] = s.below; }
-  HORA_HD static Scale load(const float* from) { return {from[0], from[1]}; }
+  HORA_HD static Scale load(const float* from, int) { return {from[0], from[1]}; }
 };
 
 /// One mean for both sides, so half the work: the sum of magnitudes is all it needs.
 struct L1Mean : TwoMean {
+  static constexpr const char* kFamily = "l1mean";
   static constexpr int kSums = 1;
   struct Sum {
     float word[1] = {};
   };
   HORA_HD static void add(Sum& s, float p) { s.word[0] += float_of(magnitude_bits(p)); }
   HORA_HD static Sum join(Sum a, Sum b) { return {{a.word[0] + b.word[0]}}; }
-  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
-    const float mean = s.word[0] / static_cast<float>(n);
+  HORA_HD static Scale fit(Sum s, Block block) {
+    const float mean = s.word[0] / static_cast<float>(block.count);
     if (!is_finite(mean)) return {float_of(kPoison), float_of(kPoison)};
     return {mean, -mean};
   }
@@ -71,21 +73,22 @@ struct L1Mean : TwoMean {
 
 /// Sides part at the mean, and both lie at the mean distance from it.
 struct MidMean : L1Mean {
+  static constexpr const char* kFamily = "midmean";
   static constexpr bool kRefines = true;
   struct Scale {
     float above, below, middle;
   };
 
   HORA_HD static void add(Sum& s, float p) { s.word[0] += p; }
-  HORA_HD static Scale fit(Sum s, uint32_t n, float) {
-    const float mean = s.word[0] / static_cast<float>(n);
+  HORA_HD static Scale fit(Sum s, Block block) {
+    const float mean = s.word[0] / static_cast<float>(block.count);
     return {mean, mean, mean};
   }
   HORA_HD static void again(Sum& s, float p, Scale scale) {
     s.word[0] += float_of(magnitude_bits(p - scale.middle));
   }
-  HORA_HD static Scale refit(Sum s, uint32_t n, Scale scale) {
-    const float distance = s.word[0] / static_cast<float>(n);
+  HORA_HD static Scale refit(Sum s, Block block, Scale scale) {
+    const float distance = s.word[0] / static_cast<float>(block.count);
     const float above = scale.middle + distance, below = scale.middle - distance;
     if (!is_finite(above) || !is_finite(below)) return {float_of(kPoison), float_of(kPoison), 0.0f};
     return {above, below, scale.middle};
@@ -96,12 +99,10 @@ struct MidMean : L1Mean {
   }
   HORA_HD static bool poisoned(Scale s) { return bits_of(s.above) == kPoison; }
   HORA_HD static void store(Scale s, float* to) { to[0] = s.above, to[1] = s.below; }
-  HORA_HD static Scale load(const float* from) { return {from[0], from[1], 0.0f}; }
+  HORA_HD static Scale load(const float* from, int) { return {from[0], from[1], 0.0f}; }
 };
 
-HORA_QUANTIZER(TwoMean, "twomean");
-HORA_QUANTIZER(L1Mean, "l1mean");
-HORA_QUANTIZER(MidMean, "midmean");
+HORA_QUANTIZERS(TwoMean, L1Mean, MidMean);
 
 }  // namespace
 }  // namespace hora::HORA_ISA
