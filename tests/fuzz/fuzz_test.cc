@@ -2,6 +2,9 @@
 // every target is given its corpus, then seeded mutations of it; FUZZ_RUNS says how many. The
 // input at work lies in fuzz-<target>.bin until the test has passed, so a crash leaves it there:
 // FUZZ_INPUT=fuzz-wire.bin fuzz_test --gtest_filter='*wire' runs it alone.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -14,6 +17,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
+
+#include "ops/descriptor.h"
 
 #define X(name) extern "C" int fuzz_##name(const uint8_t* data, size_t bytes);
 #include "tests/fuzz/targets.inc"
@@ -122,8 +127,13 @@ TEST_P(Fuzz, TakesItsCorpusAndWhatBecomesOfIt) {
   };
   if (const char* input = std::getenv("FUZZ_INPUT")) return give(read(input));
   const fs::path at_work = std::string("fuzz-") + name + ".bin";
+  // One file all the time: to truncate and close one for each input would wait for the disk.
+  const Descriptor file(::open(at_work.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+  ASSERT_TRUE(file.valid()) << at_work;
   const auto try_it = [&](const std::string& bytes) {
-    std::ofstream(at_work, std::ios::binary) << bytes;
+    ASSERT_EQ(::pwrite(file.get(), bytes.data(), bytes.size(), 0),
+              static_cast<ssize_t>(bytes.size()));
+    ASSERT_EQ(::ftruncate(file.get(), static_cast<off_t>(bytes.size())), 0);
     give(bytes);
   };
   const auto corpus = corpus_of(name);
