@@ -1,139 +1,152 @@
-// The saved form of a list of slabs, little-endian:
-//
-//   list = "HORASLAB" u32 version(1) u64 count *slab
-//   slab = u32 set, text tensor, text chain, u8 owned, i32 rank, i32 size, text slab, u8 law,
-//          u64 count, f32 values[count]
-//   text = u32 bytes, characters
-
 #include "compressors/state_store.h"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
-
-#include <fmt/format.h>
 
 #include "compressors/stripes.h"
 
 namespace hora {
 namespace {
 
-constexpr std::string_view kMagic = "HORASLAB";
-constexpr uint32_t kVersion = 1;
-
-class Writer {
- public:
-  template <class Number>
-  void number(Number value) {
-    raw(&value, sizeof(value));
-  }
-  void text(std::string_view value) {
-    number(static_cast<uint32_t>(value.size()));
-    raw(value.data(), value.size());
-  }
-  void raw(const void* data, size_t bytes) { out_.append(static_cast<const char*>(data), bytes); }
-  std::string take() { return std::move(out_); }
-
- private:
-  std::string out_;
-};
-
-/// Stays failed after the first read beyond the end.
-class Reader {
- public:
-  explicit Reader(std::string_view bytes) : left_(bytes) {}
-  template <class Number>
-  Number number() {
-    Number value{};
-    raw(&value, sizeof(value));
-    return value;
-  }
-  std::string text() {
-    std::string value(claim(number<uint32_t>(), 1), '\0');
-    raw(value.data(), value.size());
-    return value;
-  }
-  std::vector<float> floats() {
-    std::vector<float> values(claim(number<uint64_t>(), sizeof(float)));
-    raw(values.data(), values.size() * sizeof(float));
-    return values;
-  }
-  bool good() const { return good_; }
-  bool done() const { return good_ && left_.empty(); }
-
- private:
-  size_t claim(uint64_t count, size_t width) {
-    if (count > left_.size() / width) good_ = false;
-    return good_ ? static_cast<size_t>(count) : 0;
-  }
-  void raw(void* to, size_t bytes) {
-    if (!good_ || bytes > left_.size()) {
-      good_ = false;
-      return;
-    }
-    if (bytes > 0) std::memcpy(to, left_.data(), bytes);
-    left_.remove_prefix(bytes);
-  }
-  std::string_view left_;
-  bool good_ = true;
-};
-
 bool same(const Extent& a, const Extent& b) {
   return a.id == b.id && a.rows == b.rows && a.columns == b.columns;
+}
+
+bool same(const Sharing& a, const Sharing& b) {
+  return a.recodes == b.recodes && a.rank == b.rank && a.size == b.size;
+}
+
+bool is_owed(Law law) {
+  return law == Law::kPending || law == Law::kOwned;
+}
+
+std::vector<SavedSlab> saved_slabs(const TensorState& state) {
+  std::vector<SavedSlab> slabs;
+  for (const bool owned : {false, true}) {
+    for (const State::Slab& slab : (owned ? state.owned : state.mine).slabs) {
+      if (slab.spec.law == Law::kScratch || slab.values.empty()) continue;
+      slabs.push_back({owned, slab.spec.name, slab.spec.law, slab.values});
+    }
+  }
+  return slabs;
+}
+
+State::Slab* find_slab(State& state, std::string_view name) {
+  for (State::Slab& slab : state.slabs) {
+    if (slab.spec.name == name) return &slab;
+  }
+  return nullptr;
+}
+
+void fill_zeros(State& state) {
+  for (State::Slab& slab : state.slabs) slab.values.assign(slab.values.size(), 0.0f);
 }
 
 }  // namespace
 
 TensorState& StateStore::get(SetId set, std::string_view tensor, const Codec& codec,
-                             std::string_view chain, bool recodes, int rank, int size) {
+                             std::string_view chain, const Sharing& sharing) {
   auto found = entries_.find(std::pair(set, tensor));
   if (found == entries_.end()) found = entries_.emplace(Key(set, tensor), Entry()).first;
   Entry& entry = found->second;
+  entry.sharing.averages = sharing.averages;
   const bool renewed = entry.chain != chain || !same(entry.extent, codec.extent());
-  const bool moved =
-      renewed || entry.recodes != recodes || entry.rank != rank || entry.size != size;
-  if (!moved) return entry.state;
+  if (!renewed && same(entry.sharing, sharing)) return entry.state;
   if (renewed) {
     forget(entry.state.mine);
     entry.state.mine = make_state(codec, 0, codec.extent().count());
+    entry.state.step = 0;
+    entry.state.rate = 0;
     entry.chain = chain;
     entry.extent = codec.extent();
+    entry.granule = codec.granule();
   }
   forget(entry.state.owned);
-  const Stripes stripes(codec.extent().id, codec.extent().count(), codec.granule(), size);
-  entry.state.owned = make_state(codec, 0, recodes ? stripes.owned(rank) : 0);
-  entry.recodes = recodes;
-  entry.rank = rank;
-  entry.size = size;
+  const Stripes stripes(entry.extent.id, entry.extent.count(), entry.granule, sharing.size);
+  entry.state.owned =
+      make_state(codec, 0, sharing.recodes ? stripes.owned(sharing.rank) : size_t{0});
+  entry.sharing = sharing;
   for (State::Slab& slab : entry.state.owned.slabs) {
     if (slab.spec.law == Law::kPending) slab.spec.law = Law::kOwned;
   }
-  adopt(found->first, entry);
+  if (auto waiting = loaded_.extract(found->first)) adopt(entry, std::move(waiting.mapped()));
   return entry.state;
 }
 
-void StateStore::adopt(const Key& key, Entry& entry) {
-  const auto waiting = loaded_.find(key);
-  if (waiting == loaded_.end()) return;
-  for (SavedSlab& saved : waiting->second) {
-    State& state = saved.owned ? entry.state.owned : entry.state.mine;
-    State::Slab* target = nullptr;
-    for (State::Slab& slab : state.slabs) {
-      if (slab.spec.name == saved.slab) target = &slab;
+void StateStore::adopt(Entry& entry, std::vector<Part> parts) {
+  bool begun = false;
+  for (Part& part : parts) {
+    SavedState& saved = part.saved;
+    const bool takes = part.ours || saved.rank % entry.sharing.size == entry.sharing.rank;
+    if (saved.chain != entry.chain) {
+      if (!takes) continue;
+      for (const SavedSlab& slab : saved.slabs) {
+        if (is_owed(slab.law)) lose(slab.values);
+      }
+      continue;
     }
-    if (target && saved.chain == entry.chain && target->values.size() == saved.values.size()) {
-      target->values = std::move(saved.values);
+    entry.state.step = saved.step;
+    entry.state.rate = saved.rate;
+    if (!takes || saved.slabs.empty()) continue;
+    if (!std::exchange(begun, true)) {
+      fill_zeros(entry.state.mine);
+      fill_zeros(entry.state.owned);
+    }
+    if (saved.rank == entry.sharing.rank && saved.size == entry.sharing.size) {
+      restore(entry, saved);
     } else {
-      for (const float value : saved.values) lost_ += std::fabs(value);
+      succeed(entry, saved);
     }
   }
-  loaded_.erase(waiting);
+}
+
+/// The same rank of as many ranks: all as it was.
+void StateStore::restore(Entry& entry, SavedState& part) {
+  for (SavedSlab& slab : part.slabs) {
+    State::Slab* const target =
+        find_slab(slab.owned ? entry.state.owned : entry.state.mine, slab.name);
+    if (target && target->values.size() == slab.values.size()) {
+      target->values = std::move(slab.values);
+    } else if (is_owed(slab.law)) {
+      lose(slab.values);
+    }
+  }
+}
+
+/// Adds what `part` owed, which was another rank's or one's of another number of ranks.
+void StateStore::succeed(Entry& entry, const SavedState& part) {
+  const float factor = entry.sharing.averages
+                           ? static_cast<float>(entry.sharing.size) / static_cast<float>(part.size)
+                           : 1.0f;
+  const Extent& extent = entry.extent;
+  const Stripes stripes(extent.id, extent.count(), entry.granule, part.size);
+  for (const SavedSlab& slab : part.slabs) {
+    if (!is_owed(slab.law)) continue;
+    State::Slab* const target = find_slab(entry.state.mine, slab.name);
+    const size_t expected = slab.owned ? stripes.owned(part.rank) : extent.count();
+    if (!target || target->values.size() != extent.count() || slab.values.size() != expected) {
+      lose(slab.values);
+      continue;
+    }
+    // An owner's debt is one to the sum over all ranks, as a rank's own is.
+    for (uint64_t i = 0; i < extent.count();) {
+      const uint64_t end = slab.owned ? stripes.end(i) : extent.count();
+      const bool here = !slab.owned || stripes.owner(i) == part.rank;
+      const float* from = slab.values.data() + (here && slab.owned ? stripes.slot(i) : 0);
+      for (uint64_t k = 0; here && k < end - i; ++k) target->values[i + k] += factor * from[k];
+      i = end;
+    }
+  }
 }
 
 void StateStore::forget(const State& state) {
   for (const State::Slab& slab : state.slabs) {
-    if (slab.spec.law != Law::kPending && slab.spec.law != Law::kOwned) continue;
-    for (const float value : slab.values) lost_ += std::fabs(value);
+    if (is_owed(slab.spec.law)) lose(slab.values);
   }
+}
+
+void StateStore::lose(std::span<const float> values) {
+  for (const float value : values) lost_ += std::fabs(value);
 }
 
 double StateStore::owed(SetId set, std::string_view tensor) const {
@@ -142,45 +155,58 @@ double StateStore::owed(SetId set, std::string_view tensor) const {
   double squares = 0;
   for (const State* state : {&found->second.state.mine, &found->second.state.owned}) {
     for (const State::Slab& slab : state->slabs) {
-      if (slab.spec.law != Law::kPending && slab.spec.law != Law::kOwned) continue;
+      if (!is_owed(slab.spec.law)) continue;
       for (const float value : slab.values) squares += double{value} * value;
     }
   }
   return std::sqrt(squares);
 }
 
-std::vector<SavedSlab> StateStore::save() const {
-  std::vector<SavedSlab> list;
-  for (const auto& [key, entry] : entries_) {
-    for (const bool owned : {false, true}) {
-      for (const State::Slab& slab : (owned ? entry.state.owned : entry.state.mine).slabs) {
-        if (slab.spec.law == Law::kScratch || slab.values.empty()) continue;
-        list.push_back({key.first, key.second, entry.chain, owned, entry.rank, entry.size,
-                        slab.spec.name, slab.spec.law, slab.values});
-      }
-    }
+std::vector<SavedState> StateStore::save(SetId set, std::string_view tensor, bool slabs) const {
+  std::vector<SavedState> list;
+  const std::pair key(set, tensor);
+  if (const auto found = entries_.find(key); found != entries_.end()) {
+    const Entry& entry = found->second;
+    list.push_back({set, found->first.second, entry.chain, entry.sharing.rank, entry.sharing.size,
+                    entry.state.step, entry.state.rate,
+                    slabs ? saved_slabs(entry.state) : std::vector<SavedSlab>()});
   }
-  for (const auto& [key, slabs] : loaded_) list.insert(list.end(), slabs.begin(), slabs.end());
+  const auto waiting = loaded_.find(key);
+  for (size_t i = 0; waiting != loaded_.end() && i < waiting->second.size(); ++i) {
+    list.push_back(waiting->second[i].saved);
+    if (!slabs) list.back().slabs.clear();
+  }
   return list;
 }
 
-Status StateStore::load(std::vector<SavedSlab> slabs, int rank, int size) {
-  for (const SavedSlab& slab : slabs) {
-    if (slab.rank == rank && slab.size == size) continue;
-    return Status(
-        Code::kInvalidArgument,
-        fmt::format("compression state of '{}' was saved by rank {} of {}, this is rank {} of "
-                    "{}; load each rank's own file with as many ranks",
-                    slab.tensor, slab.rank, slab.size, rank, size));
+std::vector<SavedState> StateStore::save() const {
+  std::vector<SavedState> list;
+  const auto add = [&](const Key& key) {
+    for (SavedState& state : save(key.first, key.second)) list.push_back(std::move(state));
+  };
+  for (const auto& [key, entry] : entries_) add(key);
+  for (const auto& [key, parts] : loaded_) add(key);
+  return list;
+}
+
+void StateStore::load(std::vector<SavedState> parts, bool ours) {
+  std::map<Key, std::vector<Part>, Less> by_tensor;
+  for (SavedState& part : parts) {
+    by_tensor[Key(part.set, part.tensor)].push_back({std::move(part), ours});
   }
-  for (const SavedSlab& slab : slabs) loaded_.erase(Key(slab.set, slab.tensor));
-  for (SavedSlab& slab : slabs) loaded_[Key(slab.set, slab.tensor)].push_back(std::move(slab));
-  for (auto waiting = loaded_.begin(); waiting != loaded_.end();) {
-    const auto entry = entries_.find(waiting->first);
-    const Key key = (waiting++)->first;
-    if (entry != entries_.end()) adopt(key, entry->second);
+  for (auto& [key, fresh] : by_tensor) {
+    const auto entry = entries_.find(key);
+    if (entry != entries_.end()) {
+      adopt(entry->second, std::move(fresh));
+    } else {
+      std::vector<Part>& waiting = loaded_[key];
+      // Clocks alone leave the slabs that wait as they are.
+      const bool replaces = std::any_of(fresh.begin(), fresh.end(),
+                                        [](const Part& part) { return !part.saved.slabs.empty(); });
+      if (replaces) waiting.clear();
+      for (Part& part : fresh) waiting.push_back(std::move(part));
+    }
   }
-  return {};
 }
 
 void StateStore::remove(SetId set) {
@@ -192,52 +218,6 @@ void StateStore::clear() {
   entries_.clear();
   loaded_.clear();
   lost_ = 0;
-}
-
-std::string to_bytes(const std::vector<SavedSlab>& slabs) {
-  Writer out;
-  out.raw(kMagic.data(), kMagic.size());
-  out.number(kVersion);
-  out.number(static_cast<uint64_t>(slabs.size()));
-  for (const SavedSlab& slab : slabs) {
-    out.number(slab.set);
-    out.text(slab.tensor);
-    out.text(slab.chain);
-    out.number(static_cast<uint8_t>(slab.owned));
-    out.number(static_cast<int32_t>(slab.rank));
-    out.number(static_cast<int32_t>(slab.size));
-    out.text(slab.slab);
-    out.number(static_cast<uint8_t>(slab.law));
-    out.number(static_cast<uint64_t>(slab.values.size()));
-    out.raw(slab.values.data(), slab.values.size() * sizeof(float));
-  }
-  return out.take();
-}
-
-Result<std::vector<SavedSlab>> from_bytes(std::string_view bytes) {
-  const Status corrupt(Code::kCorrupt,
-                       "compression state: the bytes are damaged or of another version");
-  if (!bytes.starts_with(kMagic)) return corrupt;
-  Reader in(bytes.substr(kMagic.size()));
-  if (in.number<uint32_t>() != kVersion) return corrupt;
-  std::vector<SavedSlab> slabs;
-  for (uint64_t left = in.number<uint64_t>(); left > 0 && in.good(); --left) {
-    SavedSlab slab;
-    slab.set = in.number<SetId>();
-    slab.tensor = in.text();
-    slab.chain = in.text();
-    slab.owned = in.number<uint8_t>() != 0;
-    slab.rank = in.number<int32_t>();
-    slab.size = in.number<int32_t>();
-    slab.slab = in.text();
-    const auto law = in.number<uint8_t>();
-    if (law > static_cast<uint8_t>(Law::kScratch)) return corrupt;
-    slab.law = static_cast<Law>(law);
-    slab.values = in.floats();
-    slabs.push_back(std::move(slab));
-  }
-  if (!in.done()) return corrupt;
-  return slabs;
 }
 
 }  // namespace hora

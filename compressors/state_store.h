@@ -1,32 +1,32 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "compressors/codec.h"
+#include "compressors/saved_state.h"
 #include "hora/request.h"
 
 namespace hora {
 
 /// What one tensor's compression remembers on one rank.
 struct TensorState {
-  State mine;   ///< of this rank's own encodings; covers the whole tensor
-  State owned;  ///< of second encodings, for the elements this rank owns in a recode (stripes.h)
+  State mine;         ///< of this rank's own encodings; covers the whole tensor
+  State owned;        ///< of second encodings, for the elements this rank owns (stripes.h)
+  uint64_t step = 0;  ///< exchanges so far; the same on all ranks
+  float rate = 0;     ///< the learning rate of the last one; 0: unknown
 };
 
-/// One slab, as it is saved.
-struct SavedSlab {
-  SetId set = 0;
-  std::string tensor;
-  std::string chain;  ///< canonical; loaded state is used by the same chain only
-  bool owned = false;
-  int rank = 0, size = 1;  ///< whose it was
-  std::string slab;
-  Law law = Law::kPending;
-  std::vector<float> values;
+/// How the ranks of a set share a tensor's exchange.
+struct Sharing {
+  bool recodes = false;  ///< second encodings need a memory
+  int rank = 0, size = 1;
+  bool averages = true;  ///< the result is the mean, not the sum
 };
 
 /// All compression state of one rank.
@@ -35,23 +35,37 @@ struct SavedSlab {
 class StateStore {
  public:
   /// The state of `tensor` in process set `set`, made of zeros (or of what was loaded) at first use
-  /// and again when the chain or the tensor's extent has changed. `recodes`: second encodings need
-  /// a memory. `rank` and `size` are the set's; when they change, only what this rank owned is
-  /// reset.
+  /// and again when the chain or the tensor's extent has changed. When only the sharing changes,
+  /// only what this rank owned is reset.
   TensorState& get(SetId set, std::string_view tensor, const Codec& codec, std::string_view chain,
-                   bool recodes, int rank, int size);
+                   const Sharing& sharing);
 
   /// Root of the sum of squares of all pending slabs: what is still owed to the model, as a metric.
   double owed(SetId set, std::string_view tensor) const;
+  /// Calls report(set, tensor, chain, state) for each.
+  template <class Report>
+  void each(Report report) const {
+    for (const auto& [key, entry] : entries_)
+      report(key.first, key.second, entry.chain, entry.state);
+  }
   /// Sum of magnitudes of pending state that was thrown away by a change.
   double lost() const { return lost_; }
 
-  /// Every slab but scratch, in the order of sets and names.
-  std::vector<SavedSlab> save() const;
-  /// Replaces the state of the tensors named. Slabs wait until get() asks for their tensor; those
-  /// that do not fit its codec then are dropped and counted in lost(). Errors: kInvalidArgument
-  /// when a slab was saved by another rank or size.
-  Status load(std::vector<SavedSlab> slabs, int rank, int size);
+  /// The state of one tensor (nothing if there is none), or of all in the order of sets and names;
+  /// without `slabs` only the clocks. Scratch is left out.
+  std::vector<SavedState> save(SetId set, std::string_view tensor, bool slabs = true) const;
+  std::vector<SavedState> save() const;
+
+  /// Puts state that was saved, by any number of ranks, in the place of what is there. A tensor
+  /// that does not exist yet takes it when get() asks for it.
+  ///
+  /// Rank r of N at that time is succeeded by rank r mod M of M ranks now; a part of somebody else
+  /// gives its clock only, which all ranks must agree on, and `ours` says that all parts are this
+  /// rank's to take. With rank and size unchanged all comes back to the bit. Otherwise pending
+  /// slabs are added up, times M / N where results are means, so that whoever owns what, the sum
+  /// or the mean over all ranks stays what it was; what an owner owed becomes pending; replicated
+  /// slabs begin anew. Parts of another chain or extent are dropped and counted in lost().
+  void load(std::vector<SavedState> parts, bool ours = false);
 
   void remove(SetId set);  ///< the process set is gone
   void clear();
@@ -61,8 +75,12 @@ class StateStore {
     TensorState state;
     std::string chain;
     Extent extent;
-    bool recodes = false;
-    int rank = 0, size = 0;
+    size_t granule = 1;
+    Sharing sharing;
+  };
+  struct Part {
+    SavedState saved;
+    bool ours = false;
   };
   using Key = std::pair<SetId, std::string>;
   struct Less {
@@ -75,15 +93,14 @@ class StateStore {
   };
 
   void forget(const State& state);
-  void adopt(const Key& key, Entry& entry);
+  void adopt(Entry& entry, std::vector<Part> parts);
+  void restore(Entry& entry, SavedState& part);
+  void succeed(Entry& entry, const SavedState& part);
+  void lose(std::span<const float> values);
 
   std::map<Key, Entry, Less> entries_;
-  std::map<Key, std::vector<SavedSlab>, Less> loaded_;
+  std::map<Key, std::vector<Part>, Less> loaded_;
   double lost_ = 0;
 };
-
-/// A list of slabs as bytes, for one opaque entry of a state_dict, and back. Errors: kCorrupt.
-std::string to_bytes(const std::vector<SavedSlab>& slabs);
-Result<std::vector<SavedSlab>> from_bytes(std::string_view bytes);
 
 }  // namespace hora

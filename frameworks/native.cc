@@ -226,6 +226,49 @@ class Session {
     return questions->ask();
   }
 
+  nb::bytes save_memories(SetId set, const std::string& name, bool slabs) const {
+    Engine& running = engine();
+    const std::string bytes = take([&] {
+      const nb::gil_scoped_release unlocked;
+      return running.save_memories(set, name, slabs);
+    }());
+    return nb::bytes(bytes.data(), bytes.size());
+  }
+
+  void load_memories(nb::list parts, bool ours, SetId set, const std::string& name) const {
+    Engine& running = engine();
+    std::vector<std::string> texts;
+    for (const nb::handle part : parts) {
+      const auto bytes = nb::cast<nb::bytes>(part);
+      texts.emplace_back(bytes.c_str(), bytes.size());
+    }
+    check([&] {
+      const nb::gil_scoped_release unlocked;
+      return running.load_memories(texts, ours, set, name);
+    }());
+  }
+
+  nb::tuple memories() const {
+    Engine& running = engine();
+    double lost = 0;
+    const std::vector<Remembered> all = take([&] {
+      const nb::gil_scoped_release unlocked;
+      return running.memories(&lost);
+    }());
+    nb::list rows;
+    for (const Remembered& row : all) {
+      nb::dict entry;
+      entry["process_set"] = row.set;
+      entry["tensor"] = row.tensor;
+      entry["chain"] = row.chain;
+      entry["exchanges"] = row.exchanges;
+      entry["bytes"] = row.bytes;
+      entry["owed"] = row.owed;
+      rows.append(entry);
+    }
+    return nb::make_tuple(rows, lost);
+  }
+
   nb::dict counters() const {
     const Counters counters = engine().counters();
     nb::dict result, operations, phases;
@@ -235,6 +278,8 @@ class Session {
     result["bytes"] = counters.bytes;
     result["wire_bytes"] = counters.wire_bytes;
     result["control_bytes"] = counters.control_bytes;
+    result["compressed_bytes"] = counters.compressed_bytes;
+    result["compressed_wire_bytes"] = counters.compressed_wire_bytes;
     result["timeline_dropped"] = counters.timeline_dropped;
     for (size_t i = 0; i < kOps; i++) {
       operations[as_str(name_of(static_cast<Op>(i)))] = counters.operations[i];
@@ -314,6 +359,11 @@ void define_session(nb::module_& m) {
       .def("next_question", &Session::next_question)
       .def("answer", &Session::answer, nb::arg("text"))
       .def("ask", &Session::ask)
+      .def("save_memories", &Session::save_memories, nb::arg("set"), nb::arg("name"),
+           nb::arg("slabs"))
+      .def("load_memories", &Session::load_memories, nb::arg("parts"), nb::arg("ours"),
+           nb::arg("set"), nb::arg("name"))
+      .def("memories", &Session::memories)
       .def("counters", &Session::counters)
       .def("metrics_text", &Session::metrics_text)
       .def("start_timeline", &Session::start_timeline, nb::arg("path"))
@@ -346,6 +396,10 @@ void define_session(nb::module_& m) {
            nb::arg("op").none(), nb::arg("prescale"), nb::arg("postscale"), nb::arg("process_set"));
 }
 
+std::string canonical(const std::string& setting) {
+  return take(canonical_compression(setting));
+}
+
 nb::list describe_settings() {
   nb::list rows;
   for (const Setting& row : settings()) {
@@ -367,6 +421,8 @@ NB_MODULE(_native, m) {
   hora::define_membership(m);
   hora::define_session(m);
   hora::define_compressors(m);
+  m.def("canonical_compression", &hora::canonical, nb::arg("setting"),
+        "A compression setting with everything written out; ValueError says what is wrong.");
   m.def("settings", &hora::describe_settings,
         "(name, type, default, range, help, Horovod's name) of every environment variable.");
 }

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "hora/engine.h"
+
 namespace hora {
 namespace {
 
@@ -24,6 +26,12 @@ void make_key(const Request& request, std::string& key) {
 }
 
 }  // namespace
+
+Result<std::string> canonical_compression(std::string_view setting) {
+  auto rules = CompressionRules::parse(setting);
+  if (!rules.ok()) return rules.status();
+  return rules.value().canonical();
+}
 
 Status Compression::check(std::string_view setting) {
   const auto rules = CompressionRules::parse(setting);
@@ -101,22 +109,22 @@ BoundChain* Compression::bind(SetId set, std::string_view name, const Signature&
   bound.name = name;
   bound.chain = signature.chain;
   bound.shape = signature.shapes[0];
-  bound.step = 0;
-  make_codec(bound);
+  make_codec(bound, 0);
   return &bound;
 }
 
-void Compression::begin_exchange(BoundChain& bound) {
-  if (bound.step >= bound.until) make_codec(bound);
+void Compression::begin_exchange(BoundChain& bound, uint64_t step) {
+  if (step < bound.from || step >= bound.until) make_codec(bound, step);
 }
 
-void Compression::make_codec(BoundChain& bound) {
+void Compression::make_codec(BoundChain& bound, uint64_t step) {
   auto config = ChainConfig::parse(bound.chain);
   HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + bound.chain);
-  auto codec = config.value().codec(extent_of(bound.name, bound.shape), bound.step, &bound.until);
+  auto codec = config.value().codec(extent_of(bound.name, bound.shape), step, &bound.until);
   HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
   bound.how = config.value().aggregation(codec.value()->traits());
   bound.codec = std::move(codec).value();
+  bound.from = step;
 }
 
 }  // namespace hora

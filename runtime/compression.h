@@ -24,8 +24,8 @@ struct BoundChain {
   Shape shape;
   std::unique_ptr<Codec> codec;
   Aggregation how = Aggregation::kDense;
-  uint64_t step = 0;   ///< exchanges of this tensor so far
-  uint64_t until = 0;  ///< from this step on the chain, which warms up, needs another codec
+  /// The exchanges that the codec is for: a chain that warms up needs others before and after.
+  uint64_t from = 0, until = 0;
 };
 
 /// Which chain a request's tensor travels in, and the state of all chains of one rank.
@@ -46,10 +46,10 @@ class Compression {
   /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
   BoundChain* bind(SetId set, std::string_view name, const Signature& signature);
 
-  /// Called when a tensor's exchange number `bound.step` begins to travel, in whichever pieces: a
-  /// chain that warms up may get another codec. Only then, because a rank that is behind binds an
+  /// Called when a tensor's exchange number `step` begins to travel, in whichever pieces: a chain
+  /// that warms up may get another codec. Only then, because a rank that is behind binds an
   /// exchange before it has counted the one before.
-  static void begin_exchange(BoundChain& bound);
+  static void begin_exchange(BoundChain& bound, uint64_t step);
 
   StateStore& states() { return states_; }
   uint64_t seed() const { return seed_; }
@@ -67,7 +67,7 @@ class Compression {
                                 : std::string_view(a.second) < std::string_view(b.second);
     }
   };
-  static void make_codec(BoundChain& bound);
+  static void make_codec(BoundChain& bound, uint64_t step);
   bool known(const Request& request, Signature& signature);
   static Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
 

@@ -133,6 +133,9 @@ class Driver {
   /// Any thread. What a timeline's file says about this rank.
   TimelineFile::Origin origin() const;
 
+  /// Requests that this rank has taken up and that have not ended. Token holder.
+  uint64_t open() const { return open_; }
+
   /// What the program says of itself, for the flight record. Any thread.
   void note(std::string text);
 

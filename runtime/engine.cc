@@ -153,6 +153,34 @@ class Engine::Impl final : public ForkGuard {
                              ended != 0 ? ended : clock.now());
   }
 
+  /// Does `work(driver)` as the token holder.
+  template <class Work>
+  auto inside(Work work) {
+    driver.token.arrive();
+    driver.token.enter();
+    driver.enter();
+    auto result = work(driver);
+    driver.leave();
+    driver.token.exit();
+    driver.token.depart();
+    return result;
+  }
+
+  /// Does `work` on the memories of compression, between operations.
+  template <class Work>
+  Status with_memories(Work work) {
+    if (foreign()) return forked();
+    return inside([&](Driver& held) -> Status {
+      if (!held.ended()) held.step();  // takes what was submitted until now
+      if (held.open() > 0)
+        return Status(Code::kUnavailable,
+                      fmt::format("{} operations are in flight, and part of what compression "
+                                  "remembers with them: wait for them first",
+                                  held.open()));
+      return work(held.compression.states());
+    });
+  }
+
   Status start_timeline(const std::string& path) {
     HORA_TRY(usable());
     return driver.observer.timeline.start(path, driver.origin(), config.timeline_bytes);
@@ -325,16 +353,56 @@ void Engine::end_range(std::string_view name, int64_t began) {
 
 Status Engine::dump_flight_record(const std::string& directory) {
   if (impl_->foreign()) return forked();
-  Driver& driver = impl_->driver;
-  driver.token.arrive();
-  driver.token.enter();
-  driver.enter();
-  driver.step();  // takes what was submitted until now
-  Status status = driver.dump_flight_record(directory, "asked for", {});
-  driver.leave();
-  driver.token.exit();
-  driver.token.depart();
-  return status;
+  return impl_->inside([&](Driver& driver) {
+    driver.step();  // takes what was submitted until now
+    return driver.dump_flight_record(directory, "asked for", {});
+  });
+}
+
+Result<std::string> Engine::save_memories(SetId set, std::string_view name, bool slabs) {
+  Result<std::string> bytes = std::string();
+  HORA_TRY(impl_->with_memories([&](StateStore& store) -> Status {
+    const auto states = name.empty() ? store.save() : store.save(set, name, slabs);
+    if (!states.empty()) bytes = to_bytes(states);
+    return {};
+  }));
+  return bytes;
+}
+
+Status Engine::load_memories(std::span<const std::string> parts, bool ours, SetId set,
+                             std::string_view name) {
+  std::vector<SavedState> all;
+  for (const std::string& part : parts) {
+    auto states = from_bytes(part);
+    if (!states.ok()) return states.status();
+    for (SavedState& state : states.value()) {
+      if (!name.empty()) {
+        state.set = set;
+        state.tensor = name;
+      }
+      all.push_back(std::move(state));
+    }
+  }
+  return impl_->with_memories([&](StateStore& store) -> Status {
+    store.load(std::move(all), ours);
+    return {};
+  });
+}
+
+Result<std::vector<Remembered>> Engine::memories(double* lost) {
+  std::vector<Remembered> list;
+  HORA_TRY(impl_->with_memories([&](StateStore& store) -> Status {
+    store.each([&](SetId set, const std::string& tensor, const std::string& chain,
+                   const TensorState& state) {
+      uint64_t bytes = 0;
+      for (const State* slabs : {&state.mine, &state.owned})
+        for (const State::Slab& slab : slabs->slabs) bytes += slab.values.size() * sizeof(float);
+      list.push_back({set, tensor, chain, state.step, bytes, store.owed(set, tensor)});
+    });
+    if (lost) *lost = store.lost();
+    return {};
+  }));
+  return list;
 }
 
 void Engine::note(std::string text) {

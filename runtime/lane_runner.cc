@@ -272,10 +272,11 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   size_t used = 0;
   for (const Part& part : run.parts) {
     BoundChain& chain = *part.chain;
-    Compression::begin_exchange(chain);
     TensorState& state =
         context_.compression.states().get(run.set, chain.name, *chain.codec, chain.chain,
-                                          how == Aggregation::kRecode, over.rank(), over.size());
+                                          {how == Aggregation::kRecode, over.rank(), over.size(),
+                                           run.reduction.op == ReduceOp::kAverage});
+    Compression::begin_exchange(chain, state.step);
     Slot& slot = run.slots.emplace_back();
     slot.codec = chain.codec.get();
     slot.tensor = chain.name;
@@ -285,7 +286,7 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     slot.mine = &state.mine;
     slot.owned = &state.owned;
     slot.step.seed = context_.compression.seed();
-    slot.step.step = chain.step;
+    slot.step.step = state.step;
     slot.step.rank = over.rank();
     slot.step.size = over.size();
     if (part.operation) {
@@ -295,9 +296,17 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
       slot.input = slot.result = zeros.data() + used;
       used += part.count * width;
     }
-    if (part.last) ++chain.step;
+    const float rate = part.operation ? part.operation->request.lr : 0;
+    if (rate > 0 && state.rate > 0) slot.step.rate_ratio = state.rate / rate;
+    if (!part.last) continue;
+    ++state.step;
+    if (rate > 0) state.rate = rate;
   }
-  count_wire(wire_bytes(how, run.slots, over.size()));
+  const uint64_t sent = wire_bytes(how, run.slots, over.size());
+  count_wire(sent);
+  context_.observer.metrics.compressed_wire_bytes.add(sent);
+  context_.observer.metrics.compressed_bytes.add(
+      wire_bytes(Aggregation::kDense, run.slots, over.size()));
   co_return co_await aggregate(lane_, over, run.sequence, how, run.slots,
                                {run.reduction.op, run.reduction.prescale, run.reduction.postscale});
 }

@@ -74,6 +74,8 @@ Counters Metrics::snapshot() const {
   now.bytes = bytes.value();
   now.wire_bytes = wire_bytes.value();
   now.control_bytes = control_bytes.value();
+  now.compressed_bytes = compressed_bytes.value();
+  now.compressed_wire_bytes = compressed_wire_bytes.value();
   for (size_t i = 0; i < kOps; ++i) now.operations[i] = operations[i].value();
   for (size_t i = 0; i < kPhases; ++i) now.phases[i] = phases[i].snapshot();
   now.bucket_bytes = bucket_bytes.snapshot();
@@ -94,6 +96,11 @@ std::string metrics_text(const Counters& counters, Rank rank) {
   page.counter("bytes_total", "Bytes of tensors in them, before compression.", counters.bytes);
   page.counter("wire_bytes_total", "Bytes sent to other ranks for them.", counters.wire_bytes);
   page.counter("control_bytes_total", "Bytes sent to agree on them.", counters.control_bytes);
+  page.counter("compressed_bytes_total",
+               "Bytes that compressed tensors would have sent as they are.",
+               counters.compressed_bytes);
+  page.counter("compressed_wire_bytes_total", "Bytes that compressed tensors sent.",
+               counters.compressed_wire_bytes);
   page.counter("timeline_dropped_total", "Moments that a timeline had no room for.",
                counters.timeline_dropped);
   page.family("phase_seconds", "histogram", "Time in each phase of an operation.");

@@ -46,6 +46,7 @@ class Distribution {
 /// adds; any thread may take a snapshot, whose fields may be some additions apart.
 struct Metrics {
   Tally requests, errors, buckets, bytes, wire_bytes, control_bytes;
+  Tally compressed_bytes, compressed_wire_bytes;
   std::array<Tally, kOps> operations;
   std::array<Distribution, kPhases> phases;
   Distribution bucket_bytes, bucket_tensors, waits;

@@ -17,6 +17,7 @@ from hora._native import (
     Unavailable,
 )
 from hora.launch import run
+from hora.memories import compression_memories, compression_state, load_compression_state
 from hora.process_sets import (
     ProcessSet,
     add_process_set,
@@ -76,6 +77,8 @@ __all__ = [
     "add_process_set",
     "barrier",
     "ccl_built",
+    "compression_memories",
+    "compression_state",
     "cross_rank",
     "cross_size",
     "cuda_built",
@@ -88,6 +91,7 @@ __all__ = [
     "is_homogeneous",
     "is_initialized",
     "join",
+    "load_compression_state",
     "local_rank",
     "local_size",
     "metrics",

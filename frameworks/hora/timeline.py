@@ -47,9 +47,12 @@ def metrics() -> dict[str, Any]:
 
     `requests` completed, `errors` among them, `operations` by kind, `buckets` (collectives run),
     `bytes` of tensors in them, `wire_bytes` sent to other ranks for them, `control_bytes` sent by
-    the control plane. Histograms: `phases` by name and `waits` in nanoseconds, `bucket_bytes`,
-    `bucket_tensors`; each has `count`, `sum` and `buckets`, whose entry i counts the values below
-    2**i that are not below 2**(i - 1).
+    the control plane. `compressed_bytes` is what compressed tensors would have sent as they are,
+    `compressed_wire_bytes` what they did: the first by the second is the real ratio.
+
+    Histograms: `phases` by name and `waits` in nanoseconds, `bucket_bytes`, `bucket_tensors`; each
+    has `count`, `sum` and `buckets`, whose entry i counts the values below 2**i that are not below
+    2**(i - 1).
     """
     return runtime.session().engine.counters()
 

@@ -39,13 +39,15 @@ std::string_view name_of(Phase phase);  ///< "negotiating"
 
 /// What this rank has done since it started. Bytes are what this rank sent to others.
 struct Counters {
-  uint64_t requests = 0;          ///< completed, well or not
-  uint64_t errors = 0;            ///< of them, not ok
-  uint64_t buckets = 0;           ///< collectives run
-  uint64_t bytes = 0;             ///< of tensors in them, before compression
-  uint64_t wire_bytes = 0;        ///< sent to other ranks for them
-  uint64_t control_bytes = 0;     ///< sent by the control plane
-  uint64_t timeline_dropped = 0;  ///< moments that a timeline had no room for
+  uint64_t requests = 0;               ///< completed, well or not
+  uint64_t errors = 0;                 ///< of them, not ok
+  uint64_t buckets = 0;                ///< collectives run
+  uint64_t bytes = 0;                  ///< of tensors in them, before compression
+  uint64_t wire_bytes = 0;             ///< sent to other ranks for them
+  uint64_t control_bytes = 0;          ///< sent by the control plane
+  uint64_t compressed_bytes = 0;       ///< what compressed tensors would have sent as they are
+  uint64_t compressed_wire_bytes = 0;  ///< what they did send; the first by this is the real ratio
+  uint64_t timeline_dropped = 0;       ///< moments that a timeline had no room for
 
   std::array<uint64_t, kOps> operations{};  ///< requests by Op
   std::array<Histogram, kPhases> phases;    ///< nanoseconds, by Phase

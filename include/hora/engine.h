@@ -45,6 +45,19 @@ struct Stall {
   std::vector<std::string> details;
 };
 
+/// What compression remembers of one tensor on this rank, as a metric.
+struct Remembered {
+  SetId set = 0;
+  std::string tensor, chain;
+  uint64_t exchanges = 0;
+  uint64_t bytes = 0;  ///< of host memory
+  double owed = 0;     ///< root of the sum of squares of what is owed to the model
+};
+
+/// A compression setting with presets expanded and every key written out. Errors: kInvalidArgument
+/// names the character, what is wrong and what was probably meant.
+Result<std::string> canonical_compression(std::string_view setting);
+
 /// One rank's share of the runtime. No global state: a process may hold many.
 ///
 /// Threads: any thread may call any member but the destructor.
@@ -100,6 +113,23 @@ class Engine {
 
   /// Why the epoch ended, or ok while it lasts.
   Status health() const;
+
+  /// What compression remembers (residuals, momenta, clocks) of tensor `name` of process set `set`,
+  /// or of all tensors if the name is empty, as bytes; without `slabs` only the clocks. Empty:
+  /// nothing. Also after shutdown(). Errors: kUnavailable while operations are in flight, since
+  /// then part of a memory is in messages.
+  Result<std::string> save_memories(SetId set = 0, std::string_view name = {}, bool slabs = true);
+
+  /// Puts what ranks have saved, one text of each, in the place of what is remembered; with a name,
+  /// as that of this tensor, whatever it was called. compressors/state_store.h says who takes what
+  /// when ranks have changed; `ours`: all of it is this rank's to take. All ranks must load what
+  /// was saved after the same step. Errors: kCorrupt; kUnavailable as above.
+  Status load_memories(std::span<const std::string> parts, bool ours = false, SetId set = 0,
+                       std::string_view name = {});
+
+  /// What is remembered of each tensor, and, in `lost`, the sum of magnitudes of what was owed and
+  /// had to be dropped. Reads all memories. Errors: kUnavailable as above.
+  Result<std::vector<Remembered>> memories(double* lost = nullptr);
 
   Counters counters() const;
   /// The same for Prometheus, in its text format.

@@ -104,7 +104,7 @@ class Job {
         rank->codecs.push_back(config_.codec({t.id, 1, t.count}).value());
         how_ = config_.aggregation(rank->codecs.back()->traits());
         rank->store.get(0, std::to_string(t.id), *rank->codecs.back(), config_.canonical(),
-                        how_ == Aggregation::kRecode, r, ranks);
+                        {how_ == Aggregation::kRecode, r, ranks});
       }
       rank->gradients.resize(tensors_.size());
       rank->results.resize(tensors_.size());
@@ -177,7 +177,7 @@ class Job {
 
   TensorState& states(OneRank& rank, size_t t) {
     return rank.store.get(0, std::to_string(tensors_[t].id), *rank.codecs[t], config_.canonical(),
-                          how_ == Aggregation::kRecode, rank.communicator->rank(), size());
+                          {how_ == Aggregation::kRecode, rank.communicator->rank(), size()});
   }
 
   void prepare(OneRank& rank, int r, size_t t, uint64_t number,

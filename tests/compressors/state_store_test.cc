@@ -15,27 +15,27 @@ namespace {
 TEST(StateStore, KeepsStateUntilChainOrExtentChange) {
   StateStore store;
   Trial a("onebit", 3000), b("onebit", 3500), c("ef+bf16", 3000);
-  TensorState& state = store.get(0, "w", *a.codec, "onebit", true, 1, 4);
+  TensorState& state = store.get(0, "w", *a.codec, "onebit", {true, 1, 4});
   ASSERT_EQ(state.mine.slabs.size(), 1u);
   state.mine.find("residual")[7] = 2;
-  EXPECT_EQ(&store.get(0, "w", *a.codec, "onebit", true, 1, 4), &state);
+  EXPECT_EQ(&store.get(0, "w", *a.codec, "onebit", {true, 1, 4}), &state);
   EXPECT_EQ(state.mine.find("residual")[7], 2);
-  EXPECT_NE(&store.get(1, "w", *a.codec, "onebit", true, 1, 4), &state);
+  EXPECT_NE(&store.get(1, "w", *a.codec, "onebit", {true, 1, 4}), &state);
   EXPECT_EQ(store.owed(0, "w"), 2);
-  EXPECT_EQ(store.get(0, "w", *b.codec, "onebit", true, 1, 4).mine.slabs[0].values.size(), 3500u);
+  EXPECT_EQ(store.get(0, "w", *b.codec, "onebit", {true, 1, 4}).mine.slabs[0].values.size(), 3500u);
   EXPECT_EQ(store.lost(), 2);
-  store.get(0, "w", *b.codec, "onebit", true, 1, 4).mine.find("residual")[0] = -3;
-  EXPECT_EQ(store.get(0, "w", *c.codec, "bf16", true, 1, 4).mine.slabs[0].values.size(), 3000u);
+  store.get(0, "w", *b.codec, "onebit", {true, 1, 4}).mine.find("residual")[0] = -3;
+  EXPECT_EQ(store.get(0, "w", *c.codec, "bf16", {true, 1, 4}).mine.slabs[0].values.size(), 3000u);
   EXPECT_EQ(store.lost(), 5);
 }
 
 TEST(StateStore, ANewSizeResetsOnlyWhatWasOwned) {
   StateStore store;
   Trial a("onebit", 3000);
-  TensorState& state = store.get(0, "w", *a.codec, "onebit", true, 1, 2);
+  TensorState& state = store.get(0, "w", *a.codec, "onebit", {true, 1, 2});
   state.mine.find("residual")[7] = 2;
   state.owned.find("residual")[0] = 5;
-  store.get(0, "w", *a.codec, "onebit", true, 1, 3);
+  store.get(0, "w", *a.codec, "onebit", {true, 1, 3});
   EXPECT_EQ(state.mine.find("residual")[7], 2);
   EXPECT_EQ(state.owned.find("residual")[0], 0);
   EXPECT_EQ(store.lost(), 5);
@@ -44,33 +44,131 @@ TEST(StateStore, ANewSizeResetsOnlyWhatWasOwned) {
 TEST(StateStore, WhatWasSavedComesBackForTheSameChain) {
   StateStore store;
   Trial a("onebit", 3000);
-  TensorState& state = store.get(3, "w", *a.codec, "onebit", true, 1, 2);
+  TensorState& state = store.get(3, "w", *a.codec, "onebit", {true, 1, 2});
   state.mine.find("residual")[7] = 2;
   state.owned.find("residual")[9] = 5;
+  state.step = 11;
+  state.rate = 0.5f;
   const std::string bytes = to_bytes(store.save());
-  const auto slabs = from_bytes(bytes);
-  ASSERT_TRUE(slabs.ok());
-  ASSERT_EQ(slabs.value().size(), 2u);
+  const auto parts = from_bytes(bytes);
+  ASSERT_TRUE(parts.ok());
+  ASSERT_EQ(parts.value().size(), 1u);
 
   StateStore later;
-  EXPECT_EQ(later.load(slabs.value(), 0, 2).code(), Code::kInvalidArgument);
-  ASSERT_TRUE(later.load(slabs.value(), 1, 2).ok());
+  later.load(parts.value());
   EXPECT_EQ(to_bytes(later.save()), bytes) << "what nobody asked for yet is still saved";
-  TensorState& loaded = later.get(3, "w", *a.codec, "onebit", true, 1, 2);
+  TensorState& loaded = later.get(3, "w", *a.codec, "onebit", {true, 1, 2});
   EXPECT_EQ(loaded.mine.find("residual")[7], 2);
   EXPECT_EQ(loaded.owned.find("residual")[9], 5);
+  EXPECT_EQ(loaded.step, 11u);
+  EXPECT_EQ(loaded.rate, 0.5f);
   EXPECT_EQ(to_bytes(later.save()), bytes);
+  loaded.mine.find("residual")[7] = 4;
+  later.load(parts.value());
+  EXPECT_EQ(to_bytes(later.save()), bytes) << "it replaces what is there";
 
   StateStore other;
-  ASSERT_TRUE(other.load(slabs.value(), 1, 2).ok());
-  EXPECT_EQ(other.get(3, "w", *a.codec, "another", true, 1, 2).mine.find("residual")[7], 0);
+  other.load(parts.value());
+  const TensorState& fresh = other.get(3, "w", *a.codec, "another", {true, 1, 2});
+  EXPECT_EQ(fresh.step, 0u);
+  EXPECT_EQ(fresh.mine.slabs[0].values[7], 0);
   EXPECT_EQ(other.lost(), 7);
+}
+
+TEST(StateStore, AClockIsWhatAPartOfSomebodyElseGives) {
+  StateStore store;
+  Trial a("onebit", 3000);
+  TensorState& state = store.get(0, "w", *a.codec, "onebit", {true, 0, 2});
+  state.mine.find("residual")[7] = 2;
+  state.step = 11;
+  for (const bool slabs : {false, true}) {
+    StateStore other;
+    other.get(0, "w", *a.codec, "onebit", {true, 1, 2}).mine.find("residual")[1] = 3;
+    other.load(store.save(0, "w", slabs));
+    TensorState& told = other.get(0, "w", *a.codec, "onebit", {true, 1, 2});
+    EXPECT_EQ(told.step, 11u);
+    EXPECT_EQ(told.mine.find("residual")[1], 3) << "its own";
+    EXPECT_EQ(told.mine.find("residual")[7], 0);
+    EXPECT_EQ(other.lost(), 0);
+  }
+}
+
+/// What `size` ranks owe to the result, element by element: whole numbers, other ones everywhere.
+class Debtors {
+ public:
+  Debtors(int size, bool averages) : size_(size), averages_(averages), stores_(size) {
+    for (int r = 0; r < size; ++r) {
+      TensorState& state = at(r);
+      float value = static_cast<float>(r + 1);
+      for (float& x : state.mine.slabs[0].values) x = value++;
+      for (float& x : state.owned.slabs[0].values) x = -2 * value++;
+      state.step = 5;
+    }
+  }
+
+  TensorState& at(int r) {
+    return stores_[static_cast<size_t>(r)].get(0, "w", *trial_.codec, "onebit",
+                                               {true, r, size_, averages_});
+  }
+  StateStore& store(int r) { return stores_[static_cast<size_t>(r)]; }
+
+  /// By all ranks, or by one of them.
+  std::vector<double> owed(int only = -1) {
+    std::vector<double> sum(kCount);
+    const Stripes stripes(trial_.codec->extent().id, kCount, trial_.codec->granule(), size_);
+    for (int r = 0; r < size_; ++r) {
+      if (only >= 0 && r != only) continue;
+      TensorState& state = at(r);
+      for (size_t i = 0; i < kCount; ++i) {
+        sum[i] += state.mine.find("residual")[i];
+        if (stripes.owner(i) == r) sum[i] += state.owned.find("residual")[stripes.slot(i)];
+      }
+    }
+    for (double& x : sum) x /= averages_ ? size_ : 1;
+    return sum;
+  }
+
+ private:
+  static constexpr size_t kCount = 70000;
+  const int size_;
+  const bool averages_;
+  Trial trial_{"onebit", kCount};
+  std::vector<StateStore> stores_;
+};
+
+TEST(StateStore, WhatRanksOweSurvivesAnyChangeOfTheirNumber) {
+  for (const bool averages : {false, true}) {
+    for (const auto& [before, after] : {std::pair(4, 2), {2, 4}, {4, 1}, {1, 4}, {8, 2}}) {
+      Debtors old(before, averages), now(after, averages);
+      std::vector<SavedState> all;
+      for (int r = 0; r < before; ++r) {
+        for (SavedState& part : old.store(r).save()) all.push_back(std::move(part));
+      }
+      const std::vector<double> owed = old.owed();
+      for (int r = 0; r < after; ++r) {
+        now.store(r).clear();
+        now.store(r).load(all);
+        EXPECT_EQ(now.at(r).step, 5u);
+        EXPECT_EQ(now.store(r).lost(), 0);
+      }
+      EXPECT_EQ(now.owed(), owed) << before << " " << after << " " << averages;
+    }
+  }
+}
+
+TEST(StateStore, WhoSurvivesUnderAnotherNumberKeepsWhatItOwed) {
+  Debtors old(4, true), now(2, true);
+  now.store(0).clear();
+  now.store(0).load(old.store(3).save(), true);
+  now.store(1).clear();
+  const std::vector<double> before = old.owed(3), after = now.owed();
+  for (size_t i = 0; i < before.size(); ++i) ASSERT_EQ(after[i], before[i]) << i;
 }
 
 TEST(StateStore, DamagedBytesAreRefused) {
   StateStore store;
   Trial a("onebit", 40);
-  store.get(0, "w", *a.codec, "onebit", false, 0, 1);
+  store.get(0, "w", *a.codec, "onebit", {false, 0, 1});
   const std::string bytes = to_bytes(store.save());
   ASSERT_TRUE(from_bytes(bytes).ok());
   for (size_t cut = 0; cut < bytes.size(); ++cut) {

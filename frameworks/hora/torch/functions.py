@@ -178,10 +178,18 @@ def broadcast_optimizer_state(
         tensors.append(torch.empty(hole.shape, dtype=hole.dtype))
         return tensors[-1]
 
-    state = _map(optimizer.state_dict(), torch.Tensor, take_out) if is_root else None
-    state = broadcast_object(state, root_rank, "optimizer_state")
+    # What compression remembers stays with each rank; its clocks must be the same.
+    reducer = getattr(optimizer, "_hora_reducer", None)
+    state, clocks = None, None
+    if is_root:
+        plain = getattr(optimizer, "_hora_plain", optimizer)
+        state = _map(plain.state_dict(), torch.Tensor, take_out)
+        clocks = reducer.save_memories(slabs=False) if reducer is not None else None
+    state, clocks = broadcast_object((state, clocks), root_rank, "optimizer_state")
     if not is_root:
         state = _map(state, _Placeholder, put_in)
     broadcast_parameters([(f"optimizer_state.{i}", t) for i, t in enumerate(tensors)], root_rank)
     if not is_root:
         optimizer.load_state_dict(state)
+        if reducer is not None:
+            reducer.load_memories(clocks or {})

@@ -126,6 +126,23 @@ class DistributedMixin(Portable):
         self._hora_synchronized = self._hora_is_scaled = False
         super().zero_grad(*args, **kwargs)  # type: ignore[misc]
 
+    def state_dict(self) -> dict[str, Any]:
+        """As the optimizer's, and under "hora" what this rank's compression remembers, if anything.
+
+        Errors: AssertionError while gradients are in flight.
+        """
+        state = super().state_dict()  # type: ignore[misc]
+        if entries := self._hora_reducer.save_memories():
+            state["hora"] = entries
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As the optimizer's, and what compression remembers: see `hora.torch.memories`."""
+        entries = state_dict.get("hora", {})
+        plain = {key: value for key, value in state_dict.items() if key != "hora"}
+        super().load_state_dict(plain)  # type: ignore[misc]
+        self._hora_reducer.load_memories(entries)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As the optimizer's; the same on all ranks."""
         super().add_param_group(param_group)  # type: ignore[misc]

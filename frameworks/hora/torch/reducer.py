@@ -24,6 +24,7 @@ import torch
 from hora import _native, runtime
 from hora.constants import Op, ReduceOp
 from hora.process_sets import ProcessSet
+from hora.torch import memories
 from hora.torch.ops import synchronize
 from hora.torch.sparse import empty_sparse, sparse_allreduce_async
 from hora.torch.tensors import CODES, check, is_dense, shape_in_memory
@@ -157,11 +158,12 @@ class Reducer:
         self._frozen: list[tuple[str, torch.Tensor, int]] = []
         self._session: runtime.Session | None = None
         self._is_prepared = False
-        self._domain = 0
+        self._set_id = self._domain = 0
         self._step = 0
         self._flying = 0
         self._lost = ""  # a parameter that another reducer took over
         self._backward_began = 0
+        self._kept: memories.Entries = {}  # loaded, and to be told to the next session
 
     def adopt(self, named: list[tuple[str, torch.Tensor, int]]) -> None:
         """Takes care of (name, parameter, its group's index) from now on.
@@ -309,12 +311,58 @@ class Reducer:
         session = runtime.session()
         if session is not self._session:
             self._land()  # what was in flight ended with its session
+            kept = self._kept or self._remembered()
+            self._kept = {}
             self._session = session
-            self._domain = session.next_domain(self.process_set.required_id())
+            self._set_id = self.process_set.required_id()
+            self._domain = session.next_domain(self._set_id)
             for gradient in self._gradients:
                 gradient.request = None
             self._is_prepared = False
+            if kept:
+                self._load(session.engine, kept, ours=True)
         return session.engine
+
+    def save_memories(self, slabs: bool = True) -> memories.Entries:
+        """What compression remembers of the gradients, by parameter; or only its clocks.
+
+        Errors: AssertionError while gradients are in flight.
+        """
+        if self.in_flight:
+            raise AssertionError(
+                "optimizer.state_dict() was called after loss.backward() but before "
+                "optimizer.step(): part of what compression remembers is in messages"
+            )
+        if runtime.is_initialized() and self._gradients:
+            self._enter_session()
+        return dict(self._kept) or self._remembered(slabs)
+
+    def load_memories(self, entries: memories.Entries) -> None:
+        """Takes what `save_memories` gave, here or on other ranks.
+
+        When the ranks are about to meet again, it is kept for then, as this rank's own.
+        """
+        if not entries or not self._gradients:
+            return
+        if not _is_healthy():
+            self._kept = dict(entries)
+            return
+        self._load(self._enter_session(), entries)
+
+    def _load(self, engine: _native.Engine, entries: memories.Entries, ours: bool = False) -> None:
+        memories.load(engine, self._set_id, self._compressed(), entries, ours)
+
+    def _remembered(self, slabs: bool = True) -> memories.Entries:
+        if self._session is None:
+            return {}
+        return memories.save(self._session.engine, self._set_id, self._compressed(), slabs)
+
+    def _compressed(self) -> list[tuple[str, str]]:
+        return [
+            (gradient.name, self._name(gradient))
+            for gradient in self._gradients
+            if self._is_compressed(gradient.dtype)
+        ]
 
     def _join_session(self) -> None:
         engine = self._enter_session()
@@ -448,6 +496,14 @@ class Reducer:
         for gradient in self._gradients:
             gradient.handle = gradient.lent = gradient.sent = None
             gradient.countdown = self._terms.passes
+
+
+def _is_healthy() -> bool:
+    try:
+        runtime.session().engine.check_health()
+    except (_native.HoraError, ValueError):
+        return False
+    return True
 
 
 def _version(tensor: torch.Tensor | None) -> int:
