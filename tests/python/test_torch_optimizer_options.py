@@ -245,3 +245,37 @@ def test_passes_add_up_when_the_last_ones_come_from_a_closure():
 
         optimizer.step(closure)
         assert torch.equal(p.grad, full(5))
+
+
+@on_ranks(2)
+def test_a_momentum_in_the_chain_and_one_in_the_optimizer_are_refused():
+    parameters = [p for _, p in ones("w")]
+    sgd, adam = torch.optim.SGD, torch.optim.Adam
+    for make, chain, advice in (
+        (lambda: sgd(parameters, lr=0.5, momentum=0.9), "dgc", "momentum=0.*m=0.9"),
+        (lambda: sgd(parameters, lr=0.5, momentum=0.5), "mc:m=0.7+topk", "momentum=0.*m=0.5"),
+        (lambda: adam(parameters), "none;rule=glob:w->dgc", r"betas=\(0, 0.999\).*m=0.9"),
+    ):
+        with pytest.raises(ValueError, match=advice):
+            hvd.DistributedOptimizer(make(), compression=chain)
+    for make, chain in (
+        (lambda: sgd(parameters, lr=0.5), "dgc"),
+        (lambda: sgd(parameters, lr=0.5, momentum=0.9), "dgc:m=0"),
+        (lambda: sgd(parameters, lr=0.5, momentum=0.9), "ef+topk"),
+    ):
+        hvd.DistributedOptimizer(make(), compression=chain)
+
+
+@on_ranks(2)
+def test_momentum_in_a_chain_that_drops_nothing_is_the_optimizers():
+    """What SGD with momentum does to means, `mc` does before them (Lin et al. 2018)."""
+    plain, ours = (torch.nn.Parameter(torch.ones(64)) for _ in range(2))
+    theirs = torch.optim.SGD([plain], lr=0.25, momentum=0.5)
+    chain = "mc:m=0.5,mask=false+topk:ratio=100%"
+    optimizer = hvd.DistributedOptimizer(torch.optim.SGD([ours], lr=0.25), compression=chain)
+    for step in range(6):
+        gradients = [torch.arange(64.0) - 8 * r * step for r in range(2)]
+        plain.grad, ours.grad = sum(gradients) / 2, gradients[hvd.rank()].clone()
+        theirs.step()
+        optimizer.step()
+        torch.testing.assert_close(ours.detach(), plain.detach(), rtol=1e-6, atol=1e-5)

@@ -2,7 +2,7 @@
 
 from hora import *  # noqa: F403
 from hora import __all__ as _common
-from hora.torch import elastic
+from hora.torch import elastic, optim
 from hora.torch.compression import Compression, Compressor
 from hora.torch.ddp import DDPHookState, ddp_comm_hook
 from hora.torch.functions import (
@@ -89,6 +89,7 @@ __all__ = [
     "grouped_allreduce_async_",
     "grouped_reducescatter",
     "grouped_reducescatter_async",
+    "optim",
     "poll",
     "reducescatter",
     "reducescatter_async",

@@ -19,7 +19,15 @@ from hora.torch.adasum import AdasumMixin, Steps
 from hora.torch.compression import Compression, Compressor, chain_of
 from hora.torch.functions import mean_loss
 from hora.torch.reducer import Reducer, Terms
-from hora.torch.wrapping import Portable, bind, check_optimizer, decides_by_loss, note_step, unnamed
+from hora.torch.wrapping import (
+    Portable,
+    bind,
+    check_momentum,
+    check_optimizer,
+    decides_by_loss,
+    note_step,
+    unnamed,
+)
 
 
 class DistributedMixin(Portable):
@@ -176,8 +184,12 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     op=Adasum all do, and the steps are combined: see hora.torch.adasum; of the other options only
     names, `process_set` and `Compression.fp16` have a meaning then.
 
+    A chain with momentum correction (`mc`, `dgc`) has the optimizer's momentum: give the optimizer
+    none. Parameters that a rule leaves uncompressed then have none at all.
+
     Errors: ValueError for names that are missing or not unique, for groups that name a tensor
-    twice, and for a `gradient_predivide_factor` with an op other than Average.
+    twice, for a `gradient_predivide_factor` with an op other than Average, for a chain that cannot
+    be parsed, and for two momenta.
     """
     check_optimizer(optimizer)
     if gradient_predivide_factor != 1.0 and op != ReduceOp.AVERAGE:
@@ -194,6 +206,8 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
 
     if op == ReduceOp.ADASUM:
         return _stepping_apart(optimizer, names, compression, process_set)
+    chain = chain_of(compression, runtime.session().engine.compression)
+    check_momentum(optimizer, chain)
     wrapped = _wrapped(optimizer, DistributedMixin)
     wrapped._hora_should_synchronize = True
     wrapped._hora_synchronized = wrapped._hora_is_scaled = False
@@ -202,7 +216,7 @@ def DistributedOptimizer(  # noqa: N802 (Horovod's name)
     terms = Terms(
         ReduceOp(op),
         (1.0 / divide, divide),
-        chain_of(compression, runtime.session().engine.compression),
+        chain,
         backward_passes_per_step,
         sparse_as_dense,
         process_set,

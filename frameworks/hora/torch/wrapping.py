@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+
+from hora import _native
+from hora.torch.optim import CommunicatingOptimizer
 
 
 def _blank(kind: type) -> Any:
@@ -49,12 +53,45 @@ def check_optimizer(optimizer: Any) -> None:
             f"DistributedOptimizer: expected a torch.optim.Optimizer, got {what}; "
             "for example torch.optim.SGD(model.parameters(), lr=0.1)"
         )
+    if isinstance(optimizer, CommunicatingOptimizer):
+        raise ValueError(
+            f"DistributedOptimizer: {type(optimizer).__name__} exchanges what it needs by itself; "
+            "use it as it is"
+        )
     if isinstance(optimizer, Portable):
         raise ValueError(
             "DistributedOptimizer: this optimizer is wrapped already, and its gradients would be "
             "reduced twice. Wrap it once; in a notebook, make a new torch optimizer in the cell "
             "that wraps it"
         )
+
+
+def check_momentum(optimizer: torch.optim.Optimizer, chain: str) -> None:
+    """Errors: ValueError if the chain keeps a momentum (`mc`) and the optimizer one, too.
+
+    Both would be applied, one after the other. Only the chain's can be right: an element that is
+    sent late must arrive with its momentum (Lin et al. 2018).
+    """
+    if not _KEEPS_MOMENTUM.search(_native.canonical_compression(chain)):
+        return
+    for group in optimizer.param_groups:
+        for key in ("momentum", "betas"):
+            value = group.get(key, 0)
+            if not (value[0] if isinstance(value, tuple | list) else value):
+                continue
+            kind = type(optimizer).__name__
+            instead = "0" if key == "momentum" else f"(0, {value[1]})"
+            m = value if key == "momentum" else value[0]
+            raise ValueError(
+                f"compression={chain!r} keeps a momentum itself, and {kind} with {key}={value} "
+                f"would apply another one to its result. Write {kind}(..., {key}={instead}), and "
+                f"the momentum into the chain: m={m}, as in 'dgc:m={m}' or 'mc:m={m}+topk'; or "
+                "leave it to the optimizer with m=0 in the chain"
+            )
+
+
+# The memory `mc` in the canonical form of a setting, with a momentum that is not zero.
+_KEEPS_MOMENTUM = re.compile(r"\bmc:([a-z]+=[^,+;]*,)*m=(?!0(\.0*)?([,+;]|$))")
 
 
 def bind(plain: torch.optim.Optimizer, wrapped: Any, in_flight: Callable[[], bool]) -> None:
