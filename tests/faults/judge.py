@@ -29,6 +29,8 @@ def judge(trial: Trial) -> Verdict:
         if wrong := trial.said(rank, "wrong"):
             problems.append(f"rank {rank} has a wrong sum: {wrong[1]}")
     if trial.too_slow:
+        if trial.code != 0:
+            problems.append(f"exit code {trial.code} before there was a fault")
         return Verdict(problems, None, "too slow a machine")
     if trial.fault.kind == "blip":
         return _judge_blip(trial, problems)

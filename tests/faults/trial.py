@@ -67,7 +67,7 @@ class _Job:
         self.process = links.start(
             *(0, HORARUN, "--rsh", links.rsh(folder), "-H", hosts, "--grace", f"{GRACE}s"),
             *("--failure-timeout", f"{FAILURE_TIMEOUT}s", "--start-timeout", f"{START_TIMEOUT}s"),
-            *(sys.executable, "-S", HERE / "rank.py", folder, STEPS[fault.moment]),
+            *(sys.executable, HERE / "rank.py", folder, STEPS[fault.moment]),
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=subprocess.STDOUT,

@@ -72,7 +72,7 @@ def words(links, tmp_path, slots, *program, backend="tcp"):
 def sums(links, tmp_path, slots, steps, **options):
     """A job of ranks that check their sums and note in files how they fare; without torch."""
     *launch, _, _ = words(links, tmp_path, slots, "", **options)
-    return [*launch, "-S", SUMS, tmp_path, steps]
+    return [*launch, SUMS, tmp_path, steps]
 
 
 def notes_of(tmp_path, rank):
