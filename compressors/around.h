@@ -36,6 +36,7 @@ class Around : public Codec {
     return inner_->sent(turn, payload, count);
   }
   Status judge(std::span<const float> sum) const override { return inner_->judge(sum); }
+  size_t most_sent(size_t count) const override { return inner_->most_sent(count); }
   int rounds() const override { return inner_->rounds(); }
   DType wire() const override { return inner_->wire(); }
   size_t round_bytes(int round, size_t count) const override {

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "compressors/merging.h"
 #include "compressors/text.h"
 
 namespace hora {
@@ -42,6 +43,17 @@ std::string expand(const Preset& preset, const std::map<std::string, std::string
   }
 }
 
+/// Merging may leave more to the memory than gathering does, so there must be one.
+bool merging_pays(const Codec& codec, int ranks) {
+  constexpr size_t kUsual = size_t{1} << 20;  // elements
+  const std::vector<SlabSpec> slabs = codec.slabs(1);
+  const bool remembers = std::any_of(slabs.begin(), slabs.end(),
+                                     [](const SlabSpec& slab) { return slab.name == "residual"; });
+  const uint64_t gathered =
+      uint64_t{codec.payload_bytes(kUsual)} * static_cast<uint64_t>(ranks - 1);
+  return remembers && codec.most_sent(1) > 0 && Merging(codec, kUsual, ranks).bytes() < gathered;
+}
+
 Order order_of(std::string_view stage) {
   return lookup(stages(), stage)->order;
 }
@@ -59,7 +71,7 @@ std::vector<std::string_view> preset_keys(const Preset& preset) {
 }  // namespace
 
 std::string_view name_of(Aggregation how) {
-  constexpr std::string_view kNames[] = {"dense", "linear", "recode", "gather"};
+  constexpr std::string_view kNames[] = {"dense", "linear", "recode", "gather", "merge"};
   return kNames[static_cast<size_t>(how)];
 }
 
@@ -102,7 +114,8 @@ Result<ChainConfig> ChainConfig::parse_sections(const std::vector<Fragment>& sec
 
 Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
   if (key == "agg") {
-    static const std::vector<std::string_view> kKnown = {"auto", "linear", "recode", "gather"};
+    static const std::vector<std::string_view> kKnown = {"auto", "linear", "recode", "gather",
+                                                         "merge"};
     if (std::find(kKnown.begin(), kKnown.end(), value) == kKnown.end()) {
       return text_error(at,
                         fmt::format("no aggregation '{}'{}", value, did_you_mean(value, kKnown)));
@@ -219,20 +232,27 @@ Status ChainConfig::complete() {
     tried = probe();
     if (!tried.ok()) return tried.status();
   }
-  const Traits traits = tried.value()->traits();
+  HORA_TRY(check_aggregation(*tried.value()));
+  write_canonical();
+  return {};
+}
+
+Status ChainConfig::check_aggregation(const Codec& made) const {
+  const Traits traits = made.traits();
   if (aggregation_ == "linear" && !traits.linear) {
     return text_error(0,
                       "agg=linear needs a chain whose payloads can be added; use recode or gather");
   }
   // A memory of sums is settled by finish(), and a factor alone cannot be decoded.
-  const Codec& made = *tried.value();
   const bool sums_only = made.rounds() > 1 || (traits.linear && !made.slabs(1).empty());
   if ((aggregation_ == "recode" && (traits.sparse || sums_only)) ||
       (aggregation_ == "gather" && sums_only)) {
     return text_error(0,
                       fmt::format("agg={} does not suit this chain; leave agg= out", aggregation_));
   }
-  write_canonical();
+  if (aggregation_ == "merge" && made.most_sent(1) == 0) {
+    return text_error(0, "agg=merge needs a chain with a selection such as topk; leave agg= out");
+  }
   return {};
 }
 
@@ -292,13 +312,14 @@ Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t
   return std::move(binding.inner);
 }
 
-Aggregation ChainConfig::aggregation(const Traits& traits) const {
-  if (none()) return Aggregation::kDense;
+Aggregation ChainConfig::aggregation(const Codec& codec, int ranks) const {
   if (aggregation_ == "linear") return Aggregation::kLinear;
   if (aggregation_ == "recode") return Aggregation::kRecode;
   if (aggregation_ == "gather") return Aggregation::kGather;
-  if (traits.linear) return Aggregation::kLinear;
-  return traits.sparse ? Aggregation::kGather : Aggregation::kRecode;
+  if (aggregation_ == "merge") return Aggregation::kMerge;
+  if (codec.traits().linear) return Aggregation::kLinear;
+  if (!codec.traits().sparse) return Aggregation::kRecode;
+  return merging_pays(codec, ranks) ? Aggregation::kMerge : Aggregation::kGather;
 }
 
 }  // namespace hora

@@ -18,13 +18,15 @@ enum class Aggregation : uint8_t {
   kLinear,  ///< payloads are summed as they are, one allreduce for each round
   kRecode,  ///< parts go to their owners, who add them and encode the sum again
   kGather,  ///< everybody gets every payload
+  kMerge,   ///< sparse payloads are added up on the way, along a butterfly
 };
 std::string_view name_of(Aggregation how);
 
 /// One compression setting: `none`, `onebit`, `ef+topk:ratio=1%;agg=gather`.
 ///
 ///   setting = section *( ";" section )
-///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" ) | "link=all"
+///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" | "merge" )
+///           | "link=all"
 ///   chain   = "none" | item *( "+" item )
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
 ///
@@ -57,8 +59,10 @@ class ChainConfig {
   };
   std::span<const Item> items() const { return items_; }
 
-  /// What `agg=` says, or what suits the traits. kDense for none().
-  Aggregation aggregation(const Traits& traits) const;
+  /// What `agg=` says, or what suits the codec, one of this chain's. Sparse payloads with a memory
+  /// are merged by so many `ranks` that gathering would bring more bytes. The tensor does not
+  /// matter, since a bucket has several.
+  Aggregation aggregation(const Codec& codec, int ranks) const;
 
  private:
   friend class CompressionRules;
@@ -67,6 +71,7 @@ class ChainConfig {
   Status parse_chain(std::string_view text, size_t at, bool expanded);
   Status parse_item(std::string_view text, size_t at, bool expanded);
   Status place(Item item, bool expanded);
+  Status check_aggregation(const Codec& probe) const;
   Status parse_section(std::string_view key, std::string_view value, size_t at);
   Status complete();
   void write_canonical();

@@ -166,6 +166,9 @@ class Codec {
   /// and a second encoding pass it on, and here it becomes an error, the same on all ranks.
   virtual Status judge(std::span<const float> /*sum*/) const { return {}; }
 
+  /// The most elements that sent() gives for `count`; 0: it gives none, payloads speak of all.
+  virtual size_t most_sent(size_t /*count*/) const { return 0; }
+
   /// Linear codecs only. Their exchange is `rounds` allreduces; next() turns the outcome of one
   /// round into the payload of the following one; finish() adds `scale` times the decoded outcome
   /// of the last to `result` (zeros) and settles the memory: until then all that was to be sent

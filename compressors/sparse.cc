@@ -88,6 +88,7 @@ class Sparse final : public Codec {
     HORA_CHECK(read_indices(payload, count, chosen), "a payload of this rank's own");
     return chosen;
   }
+  size_t most_sent(size_t count) const override { return count == 0 ? 0 : selector_->most(count); }
 
  private:
   static uint32_t head_of(std::span<const std::byte> payload) {

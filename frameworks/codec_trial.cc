@@ -40,9 +40,8 @@ class CodecTrial {
   size_t count() const { return codec_->extent().count(); }
   std::string canonical() const { return config_.canonical(); }
   size_t payload_bytes() const { return codec_->payload_bytes(count()); }
-  std::string aggregation() const {
-    return std::string(name_of(config_.aggregation(codec_->traits())));
-  }
+  /// Of few ranks.
+  std::string aggregation() const { return std::string(name_of(config_.aggregation(*codec_, 2))); }
 
   nb::dict traits() const {
     const Traits traits = codec_->traits();

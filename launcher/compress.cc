@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "compressors/merging.h"
 #include "compressors/reference.h"
 #include "compressors/rules.h"
 #include "launcher/command_line.h"
@@ -50,7 +51,7 @@ Result<Cost> cost_of(const CompressionRules& rules, const std::string& name, con
   auto codec = chain.codec(extent_of(name, shape), ~uint64_t{0});  // after any warm-up
   if (!codec.ok()) return codec.status();
   const Traits traits = codec.value()->traits();
-  const Aggregation how = chain.aggregation(traits);
+  const Aggregation how = chain.aggregation(*codec.value(), ranks);
   cost.chain = chain.chain_text();
   cost.how = name_of(how);
   cost.promises = promises_of(traits);
@@ -64,6 +65,8 @@ Result<Cost> cost_of(const CompressionRules& rules, const std::string& name, con
       cost.sent +=
           there_and_back(static_cast<double>(codec.value()->round_bytes(round, count)), ranks);
   }
+  if (how == Aggregation::kMerge)
+    cost.sent = static_cast<double>(Merging(*codec.value(), count, ranks).bytes());
   if (how == Aggregation::kRecode) cost.memory += cost.memory / ranks;
   return cost;
 }

@@ -2,215 +2,24 @@
 
 #include <algorithm>
 #include <cstring>
-#include <string>
 
-#include <fmt/format.h>
-
-#include "compressors/convert.h"
-#include "compressors/stripes.h"
-
-// A bucket is walked in chunks: runs of one slot's elements that are encoded as one payload, short
-// enough to stay in L2. In a recode a chunk is a stripe, with one owner; otherwise the owner is 0.
-// Payloads lie in the order of the walk, those for one owner side by side. Every rank has the same
-// slots, hence the same chunks, so no size is ever sent.
+#include "ops/aggregate_job.h"
+#include "ops/merge.h"
 
 namespace hora {
+
+using namespace aggregation;
+
 namespace {
 
-constexpr size_t kChunk = 32768;                    // elements; 128 KiB of float32
-constexpr size_t kBetweenPauses = size_t{1} << 17;  // elements; 512 KiB of float32
-
-size_t aligned(size_t bytes) {
-  return (bytes + 7) / 8 * 8;
-}
-
-enum ScratchSlot : size_t { kTables = kAggregateScratch, kOut, kIn, kAll, kStage, kOther, kWork };
-
-class LaneWorkspace final : public Workspace {
- public:
-  explicit LaneWorkspace(Lane& lane) : lane_(lane) {}
-  std::byte* memory(size_t slot, size_t bytes) override {
-    return lane_.scratch(kWork + slot, bytes).data();
-  }
-
- private:
-  Lane& lane_;
-};
-
-struct Chunk {
-  const Slot* slot = nullptr;
-  uint64_t first = 0;  // in the tensor
-  size_t count = 0;
-  int owner = 0;
-  size_t bytes = 0;       // of its payload
-  size_t owned_slot = 0;  // where an owner's memory has it
-};
-
-/// Visits all chunks of a bucket, always in the same order. `ranks` 0: nothing is striped.
-class Walk {
- public:
-  Walk(std::span<const Slot> slots, int ranks) : slots_(slots), ranks_(ranks) {}
-
-  bool next(Chunk& chunk) {
-    while (index_ < slots_.size() && done_ == slots_[index_].count) {
-      ++index_;
-      done_ = 0;
-    }
-    if (index_ == slots_.size()) return false;
-    const Slot& slot = slots_[index_];
-    const size_t left = slot.count - done_;
-    chunk.slot = &slot;
-    chunk.first = slot.first + done_;
-    if (ranks_ > 0) {
-      const Extent& extent = slot.codec->extent();
-      const Stripes stripes(extent.id, extent.count(), slot.codec->granule(), ranks_);
-      chunk.owner = stripes.owner(chunk.first);
-      chunk.owned_slot = stripes.slot(chunk.first);
-      chunk.count = std::min<size_t>(left, stripes.end(chunk.first) - chunk.first);
-    } else {
-      chunk.count = std::min(left, longest(*slot.codec));
-    }
-    chunk.bytes = slot.codec->payload_bytes(chunk.count);
-    done_ += chunk.count;
-    return true;
-  }
-
- private:
-  static size_t longest(const Codec& codec) {
-    if (codec.traits().sparse || codec.rounds() > 1) return ~size_t{0};
-    return std::max<size_t>(1, kChunk / codec.granule()) * codec.granule();
-  }
-
-  std::span<const Slot> slots_;
-  int ranks_;
-  size_t index_ = 0, done_ = 0;
-};
-
-struct Job {
-  Lane& lane;
-  Communicator& communicator;
-  const uint64_t sequence;
-  const std::span<const Slot> slots;
-  const Combine combine;
-  LaneWorkspace workspace;
-  State none = {};
-
-  size_t since_pause = 0;
-  size_t encoded = 0, recoded = 0;  // chunks whose memories have been settled so far
-  std::span<size_t> sizes = {};     // bytes for each owner
-  std::span<size_t> cursors = {};   // where each owner's bytes go on
-  std::byte *out = nullptr, *in = nullptr, *all = nullptr;
-
-  int me() const { return communicator.rank(); }
-  int ranks() const { return communicator.size(); }
-  Turn turn(const Slot& slot) {
-    return {slot.step, static_cast<uint64_t>(me()), workspace,
-            static_cast<float>(combine.prescale)};
-  }
-  Turn owner_turn(const Slot& slot) {
-    return {slot.step, static_cast<uint64_t>(Drawer::kOwner), workspace};
-  }
-  State& mine(const Chunk& chunk) { return chunk.slot->mine ? *chunk.slot->mine : none; }
-
-  /// The owner's memory has its stripes side by side: for each stripe it seems to begin elsewhere.
-  State& owned(const Chunk& chunk) {
-    State& state = chunk.slot->owned ? *chunk.slot->owned : none;
-    state.first = chunk.first - chunk.owned_slot;
-    return state;
-  }
-
-  float result_scale() const {
-    const double members = combine.op == ReduceOp::kAverage ? ranks() : 1;
-    return static_cast<float>(combine.postscale / members);
-  }
-  bool pause_is_due(size_t count) {
-    since_pause += count;
-    if (since_pause < kBetweenPauses) return false;
-    since_pause = 0;
-    return true;
-  }
-  void begin_cursors() {
-    size_t at = 0;
-    for (size_t r = 0; r < sizes.size(); ++r) {
-      cursors[r] = at;
-      at += sizes[r];
-    }
-  }
-  size_t advance(const Chunk& chunk) {
-    const size_t at = cursors[static_cast<size_t>(chunk.owner)];
-    cursors[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
-    return at;
-  }
-  std::byte* scratch(size_t slot, size_t bytes) { return lane.scratch(slot, bytes).data(); }
-  float* floats(size_t slot, size_t count) {
-    return reinterpret_cast<float*>(scratch(slot, count * sizeof(float)));
-  }
-};
-
-size_t offset(const Chunk& chunk) {
-  return (chunk.first - chunk.slot->first) * bytes_of(chunk.slot->dtype);
-}
-
-/// The chunk's gradient in float32.
-Piece piece_of(Job& job, const Chunk& chunk) {
-  const std::byte* input = chunk.slot->input + offset(chunk);
-  if (chunk.slot->dtype == DType::kFloat32) {
-    return {reinterpret_cast<const float*>(input), chunk.first, chunk.count};
-  }
-  float* wide = job.floats(kStage, chunk.count);
-  widen(chunk.slot->dtype, input, wide, chunk.count);
-  return {wide, chunk.first, chunk.count};
-}
-
-void encode(Job& job, const Chunk& chunk, std::byte* to) {
-  chunk.slot->codec->encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), to);
-  std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
-  ++job.encoded;
-}
-
-/// Zeros in float32 for a chunk's result: its place itself, if that is float32.
-std::span<float> begin_result(Job& job, const Chunk& chunk) {
-  float* result = chunk.slot->dtype == DType::kFloat32
-                      ? reinterpret_cast<float*>(chunk.slot->result + offset(chunk))
-                      : job.floats(kStage, chunk.count);
-  std::fill_n(result, chunk.count, 0.0f);
-  return {result, chunk.count};
-}
-
-/// Rounds it once, if need be. False: something in it is not finite.
-bool end_result(const Chunk& chunk, std::span<const float> result) {
-  if (chunk.slot->dtype != DType::kFloat32) {
-    narrow(chunk.slot->dtype, result.data(), chunk.slot->result + offset(chunk), chunk.count);
-  }
-  return all_finite(result.data(), result.size());
-}
-
-/// What the codec says of a decoded sum; the same on all ranks, as the sum is.
-Status judge(const Chunk& chunk, std::span<const float> result) {
-  Status status = chunk.slot->codec->judge(result);
-  if (status.ok()) return status;
-  return Status(status.code(), fmt::format("'{}': {}", chunk.slot->tensor, status.message()));
-}
-
-void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
-  chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count},
-                               job.mine(chunk), {payload, chunk.bytes}, result);
-}
-
-/// Payload offsets for `owners` owners; gives the bytes of all.
-size_t lay_out(Job& job, int striped, size_t owners) {
-  auto* table = reinterpret_cast<size_t*>(job.scratch(kTables, 2 * owners * sizeof(size_t)));
-  job.sizes = {table, owners};
-  job.cursors = {table + owners, owners};
-  std::fill_n(table, owners, 0);
-  size_t total = 0;
-  Walk walk(job.slots, striped);
-  for (Chunk chunk; walk.next(chunk);) {
-    job.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
-    total += aligned(chunk.bytes);
-  }
+/// What this rank has encoded goes back into its memories. `striped` as when it was laid out.
+void undo_encodings(Job& job, int striped) {
   job.begin_cursors();
-  return total;
+  Walk walk(job.slots, striped);
+  Chunk chunk;
+  for (size_t i = 0; i < job.encoded && walk.next(chunk); ++i) {
+    take_back(job, chunk, job.out + job.advance(chunk), nullptr);
+  }
 }
 
 // Gather: everybody receives every payload and decodes them in rank order
@@ -261,15 +70,6 @@ Ticket gather(Job& job) {
     take_back(job, chunk, job.out + at, result.data());
   }
   co_return Status();
-}
-
-void undo_gather(Job& job) {
-  job.begin_cursors();
-  Walk walk(job.slots, 0);
-  Chunk chunk;
-  for (size_t i = 0; i < job.encoded && walk.next(chunk); ++i) {
-    take_back(job, chunk, job.out + job.advance(chunk), nullptr);
-  }
 }
 
 // Recode: parts go to their owners, who decode and add them in rank order, encode the sum with
@@ -379,16 +179,6 @@ void undo_second_encodings(Job& job) {
   }
 }
 
-void undo_recode(Job& job) {
-  undo_second_encodings(job);
-  job.begin_cursors();
-  Walk walk(job.slots, job.ranks());
-  Chunk chunk;
-  for (size_t i = 0; i < job.encoded && walk.next(chunk); ++i) {
-    take_back(job, chunk, job.out + job.advance(chunk), nullptr);
-  }
-}
-
 // Linear: payloads are sums; one allreduce for each round
 
 Ticket linear(Job& job) {
@@ -467,17 +257,17 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
   HORA_CHECK(combine.op == ReduceOp::kSum || combine.op == ReduceOp::kAverage,
              "compressed gradients are summed or averaged");
   if (how == Aggregation::kLinear) co_return co_await linear(job);
-  const bool gathers = how == Aggregation::kGather;
   Status status;
-  if (gathers)
+  if (how == Aggregation::kMerge)
+    status = co_await merge(job);
+  else if (how == Aggregation::kGather)
     status = co_await gather(job);
   else
     status = co_await recode(job);
   if (status.ok()) co_return status;
-  if (gathers)
-    undo_gather(job);
-  else
-    undo_recode(job);
+  const bool recodes = how == Aggregation::kRecode;
+  if (recodes) undo_second_encodings(job);
+  undo_encodings(job, recodes ? job.ranks() : 0);
   co_return status;
 }
 
@@ -488,6 +278,7 @@ uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size) {
     for (const Slot& slot : slots) once += slot.count * bytes_of(slot.dtype);
     return 2 * once * (ranks - 1) / ranks;
   }
+  if (how == Aggregation::kMerge) return merged_bytes(slots, size);
   Walk walk(slots, how == Aggregation::kRecode ? size : 0);
   for (Chunk chunk; walk.next(chunk);) {
     if (how != Aggregation::kLinear) once += aligned(chunk.bytes);

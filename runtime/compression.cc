@@ -100,15 +100,18 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
   return {};
 }
 
-BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature) {
+BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature,
+                              int ranks) {
   auto found = bound_.find(std::pair(set, name));
   if (found == bound_.end()) found = bound_.try_emplace({set, std::string(name)}).first;
   BoundChain& bound = found->second;
-  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0])
+  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0] &&
+      bound.ranks == ranks)
     return &bound;
   bound.name = name;
   bound.chain = signature.chain;
   bound.shape = signature.shapes[0];
+  bound.ranks = ranks;
   make_codec(bound, 0);
   return &bound;
 }
@@ -122,7 +125,7 @@ void Compression::make_codec(BoundChain& bound, uint64_t step) {
   HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + bound.chain);
   auto codec = config.value().codec(extent_of(bound.name, bound.shape), step, &bound.until);
   HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
-  bound.how = config.value().aggregation(codec.value()->traits());
+  bound.how = config.value().aggregation(*codec.value(), bound.ranks);
   bound.codec = std::move(codec).value();
   bound.from = step;
 }

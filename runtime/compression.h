@@ -24,6 +24,7 @@ struct BoundChain {
   Shape shape;
   std::unique_ptr<Codec> codec;
   Aggregation how = Aggregation::kDense;
+  int ranks = 1;  ///< of the set
   /// The exchanges that the codec is for: a chain that warms up needs others before and after.
   uint64_t from = 0, until = 0;
 };
@@ -44,7 +45,8 @@ class Compression {
   Status choose(const Request& request, Signature& signature);
 
   /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
-  BoundChain* bind(SetId set, std::string_view name, const Signature& signature);
+  /// `ranks` are the set's.
+  BoundChain* bind(SetId set, std::string_view name, const Signature& signature, int ranks);
 
   /// Called when a tensor's exchange number `step` begins to travel, in whichever pieces: a chain
   /// that warms up may get another codec. Only then, because a rank that is behind binds an

@@ -95,7 +95,8 @@ void LaneRunner::push(const Plan& plan) {
     part.count = slice.count;
     part.last = slice.last;
     if (signature.op == Op::kAllreduce && !signature.chain.empty())
-      part.chain = context_.compression.bind(plan.set, item->name, signature);
+      part.chain = context_.compression.bind(plan.set, item->name, signature,
+                                             static_cast<int>(context_.members(plan.set)->size()));
     if (signature.reduce == ReduceOp::kAdasum) {
       part.tensors = signature.shapes.size();
       for (const Shape& shape : signature.shapes) run->lengths.push_back(count_of(shape));

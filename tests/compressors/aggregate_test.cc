@@ -102,7 +102,7 @@ class Job {
           rank->backend->communicator(0, members, 0).value(), options.fails, options.after);
       for (const TensorSpec& t : tensors_) {
         rank->codecs.push_back(config_.codec({t.id, 1, t.count}).value());
-        how_ = config_.aggregation(rank->codecs.back()->traits());
+        how_ = config_.aggregation(*rank->codecs.back(), ranks);
         rank->store.get(0, std::to_string(t.id), *rank->codecs.back(), config_.canonical(),
                         {how_ == Aggregation::kRecode, r, ranks});
       }
@@ -261,6 +261,10 @@ const std::vector<std::string> kChains = {"onebit",
                                           "onebit;agg=gather",
                                           "quant:bits=4,round=stochastic",
                                           "drop",
+                                          "drop;agg=merge",
+                                          "ef+topk:ratio=30%;agg=merge",
+                                          "ef+topk:ratio=5%+quant:bits=4;agg=merge",
+                                          "dgc:ratio=5%;agg=merge",
                                           "ef+bf16",
                                           "ef+fp16",
                                           "fp16",
@@ -319,7 +323,7 @@ TEST_P(AggregateTest, NothingIsLostOverRanksAndOwners) {
 
 TEST_P(AggregateTest, AFailedExchangeLeavesEverythingOwed) {
   const auto [text, ranks] = GetParam();
-  for (int fails = 0; fails < 2; ++fails) {
+  for (int fails = 0; fails < 4; ++fails) {
     for (const bool after : {false, true}) {
       Job probe(text, ranks, kTensors, {});
       if (!probe.conserves()) GTEST_SKIP() << "nothing is kept";
@@ -422,8 +426,103 @@ INSTANTIATE_TEST_SUITE_P(All, AggregateTest,
                                   std::to_string(std::get<1>(test.param));
                          });
 
+// Numbers of ranks that make butterflies of several layers.
+INSTANTIATE_TEST_SUITE_P(Butterflies, AggregateTest,
+                         testing::Combine(testing::Values("ef+topk:ratio=5%;agg=merge"),
+                                          testing::Values(4, 9, 11, 12, 17)),
+                         [](const auto& test) {
+                           return "n" + std::to_string(std::get<1>(test.param));
+                         });
+
+/// Every rank's large elements are the same ones, so that merged messages have room for all.
+float agreed(uint64_t tensor, int rank, uint64_t step, size_t i) {
+  const float x = element(tensor, rank, step, i);
+  return i * 7 % 64 == 3 ? std::copysign(100 + std::fabs(x), x) : x;
+}
+
+TEST(Merge, GivesTheBitsOfAGatherWhereAllFits) {
+  for (const int ranks : {1, 2, 3, 4, 5, 6, 7, 8}) {
+    const Options sum{.op = ReduceOp::kSum};
+    Job gather("topk:ratio=1%;agg=gather", ranks, kTensors, sum);
+    Job merge("topk:ratio=1%;agg=merge", ranks, kTensors, sum);
+    expect_ok(gather.step(0, agreed));
+    expect_ok(merge.step(0, agreed));
+    for (size_t t = 0; t < kTensors.size(); ++t) {
+      EXPECT_EQ(gather.result(0, t), merge.result(0, t)) << ranks << " ranks, tensor " << t;
+      for (size_t i = 0; i < kTensors[t].count; ++i)
+        ASSERT_EQ(gather.owed(t, i), merge.owed(t, i)) << ranks << " " << t << " " << i;
+    }
+  }
+}
+
+TEST(Merge, IntegersAddUpExactlyThroughSeveralLayers) {
+  const auto integer = [](uint64_t, int rank, uint64_t, size_t i) {
+    return i % 16 == 5 ? static_cast<float>(1000 + 10 * rank + static_cast<int>(i % 9)) : 0.0f;
+  };
+  for (const int ranks : {9, 12, 16, 17}) {
+    Job job("topk:ratio=7%;agg=merge", ranks, {{1, 16000}}, {.op = ReduceOp::kSum});
+    expect_ok(job.step(0, integer));
+    const auto sum = job.result(0, 0);
+    for (size_t i = 0; i < sum.size(); ++i) {
+      float expected = 0;
+      for (int r = 0; r < ranks; ++r) expected += integer(1, r, 0, i);
+      ASSERT_EQ(sum[i], expected) << ranks << " " << i;
+    }
+  }
+}
+
+TEST(Merge, WhatHasNoRoomStaysOwed) {
+  // All is large in one run of elements, so that its owner has room for a part of it only.
+  const auto crowded = [](uint64_t, int rank, uint64_t, size_t i) {
+    return i < 32 ? static_cast<float>(1 + i + 100 * static_cast<size_t>(rank)) : 0.0f;
+  };
+  constexpr int kRanks = 4;
+  constexpr size_t kCount = 32 * 40;
+  Job job("topk:ratio=2.5%;agg=merge", kRanks, {{1, kCount}}, {.op = ReduceOp::kSum});
+  expect_ok(job.step(0, crowded));
+  const auto sum = job.result(0, 0);
+  size_t kept = 0;
+  for (size_t i = 0; i < kCount; ++i) {
+    double asked = 0;
+    for (int r = 0; r < kRanks; ++r) asked += crowded(1, r, 0, i);
+    ASSERT_EQ(double{sum[i]} + job.owed(0, i), asked) << i;
+    kept += job.owed(0, i) != 0;
+  }
+  EXPECT_EQ(kept, 32u - (2 * 32 / kRanks + 4));  // the message's room: twice an even share, and 4
+  const auto none = [](uint64_t, int, uint64_t, size_t) { return 0.0f; };
+  expect_ok(job.step(1, none));
+  for (size_t i = 0; i < kCount; ++i) ASSERT_EQ(job.owed(0, i), 0) << i;
+}
+
+TEST(Merge, SumsThatOverflowAreNotANumberAndAllStaysOwed) {
+  const auto huge = [](uint64_t, int, uint64_t, size_t i) { return i == 40 ? 3e38f : 1.0f; };
+  Job job("topk:ratio=1%;agg=merge", 3, {{1, 1000}, {2, 500}}, {.op = ReduceOp::kSum});
+  expect_ok(job.step(0, [&](uint64_t tensor, int rank, uint64_t step, size_t i) {
+    return tensor == 1 ? huge(tensor, rank, step, i) : 1.0f;
+  }));
+  for (int r = 0; r < 3; ++r) {
+    for (const float x : job.result(r, 0)) ASSERT_TRUE(std::isnan(x));
+    for (const float x : job.result(r, 1)) ASSERT_TRUE(x == 3 || x == 0);
+  }
+  EXPECT_EQ(job.owed(0, 40), 3.0 * double{3e38f});
+  EXPECT_EQ(job.owed(0, 41), 3.0);
+}
+
+TEST(Merge, BytesDoNotGrowWithTheRanks) {
+  const std::vector<TensorSpec> one = {{1, 1 << 18}};
+  const auto sent = [&](const char* text, int ranks) {
+    Job job(text, ranks, one, {});
+    expect_ok(job.step(0, element));
+    return job.sent();
+  };
+  EXPECT_LT(sent("topk:ratio=0.5%;agg=merge", 17), sent("topk:ratio=0.5%;agg=gather", 17) / 1.8);
+  EXPECT_LT(sent("topk:ratio=0.5%;agg=merge", 17), 1.1 * sent("topk:ratio=0.5%;agg=merge", 8));
+  // Never much more than the elements themselves would be.
+  EXPECT_LT(sent("topk:ratio=90%;agg=merge", 4), 1.01 * 2 * 3 / 4 * 4 * (1 << 18));
+}
+
 TEST(Aggregate, ThreadsGiveTheSameBits) {
-  for (const char* text : {"onebit", "drop", "fp16"}) {
+  for (const char* text : {"onebit", "drop", "drop;agg=merge", "fp16"}) {
     EXPECT_EQ(results_after(text, 3, {}, 3), results_after(text, 3, {.threads = true}, 3)) << text;
   }
 }
@@ -486,7 +585,8 @@ double distance_after(const std::string& text, int ranks, int steps) {
 TEST(Training, MemoryFindsTheOptimumThatBiasMisses) {
   for (const char* chain :
        {"quant:bits=1,recon=twomean", "quant:bits=1,recon=l1mean", "quant:bits=1,recon=midmean",
-        "topk:ratio=5%", "proportion:pi=20+quant:bits=1,recon=twomean"}) {
+        "topk:ratio=5%", "topk:ratio=5%;agg=merge",
+        "proportion:pi=20+quant:bits=1,recon=twomean"}) {
     const std::string with = std::string("ef+") + chain, without = std::string("noef+") + chain;
     const double good = distance_after(with, 4, 1500), bad = distance_after(without, 4, 1500);
     RecordProperty(identifier(chain), std::to_string(good) + " against " + std::to_string(bad));

@@ -125,16 +125,30 @@ TEST(Chain, ABiasedChainGetsAMemoryUnlessDeclined) {
 }
 
 TEST(Chain, TraitsPickTheAggregation) {
-  const auto how = [](const char* text) {
+  const auto how = [](const char* text, int ranks = 4) {
     Trial trial(text, 100);
-    return trial.config.aggregation(trial.codec->traits());
+    return trial.config.aggregation(*trial.codec, ranks);
   };
   EXPECT_EQ(how("fp16"), Aggregation::kLinear);
   EXPECT_EQ(how("ef+fp16"), Aggregation::kRecode);
   EXPECT_EQ(how("onebit"), Aggregation::kRecode);
   EXPECT_EQ(how("onebit;agg=gather"), Aggregation::kGather);
   EXPECT_EQ(how("drop"), Aggregation::kGather);
-  EXPECT_EQ(ChainConfig().aggregation({}), Aggregation::kDense);
+  EXPECT_EQ(how("drop;agg=merge"), Aggregation::kMerge);
+}
+
+TEST(Chain, ManyRanksMergeWhatFewGather) {
+  const auto how = [](const char* text, int ranks) {
+    Trial trial(text, 100);
+    return trial.config.aggregation(*trial.codec, ranks);
+  };
+  EXPECT_EQ(how("topk:ratio=0.1%", 2), Aggregation::kGather);
+  EXPECT_EQ(how("topk:ratio=0.1%", 64), Aggregation::kMerge);
+  EXPECT_EQ(how("topk:ratio=20%", 4), Aggregation::kGather);
+  EXPECT_EQ(how("topk:ratio=20%", 8), Aggregation::kMerge);  // elements themselves come back
+  EXPECT_EQ(how("noef+topk:ratio=0.1%", 64),
+            Aggregation::kGather);  // what has no room would be lost
+  EXPECT_FALSE(ChainConfig::parse("onebit;agg=merge").ok());
 }
 
 TEST(Rules, TheFirstThatMatchesDecides) {

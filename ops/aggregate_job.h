@@ -1,0 +1,187 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "compressors/stripes.h"
+#include "ops/aggregate.h"
+
+// A bucket is walked in chunks: runs of one slot's elements that are encoded as one payload, short
+// enough to stay in L2. In a recode a chunk is a stripe, with one owner; otherwise the owner is 0.
+// Payloads lie in the order of the walk, those for one owner side by side. Every rank has the same
+// slots, hence the same chunks, so no size is ever sent.
+
+namespace hora::aggregation {
+
+constexpr size_t kChunk = 32768;                    // elements; 128 KiB of float32
+constexpr size_t kBetweenPauses = size_t{1} << 17;  // elements; 512 KiB of float32
+
+inline size_t aligned(size_t bytes) {
+  return (bytes + 7) / 8 * 8;
+}
+
+/// Of the lane's scratch memory, in all ways to aggregate.
+enum ScratchSlot : size_t {
+  kTables = kAggregateScratch,
+  kOut,
+  kIn,
+  kAll,
+  kStage,
+  kOther,
+  kHeads,
+  kSums,
+  kEntries,
+  kLeft,
+  kWork
+};
+
+/// The lane's scratch memory, as codecs see it.
+class LaneWorkspace final : public Workspace {
+ public:
+  explicit LaneWorkspace(Lane& lane) : lane_(lane) {}
+  std::byte* memory(size_t slot, size_t bytes) override {
+    return lane_.scratch(kWork + slot, bytes).data();
+  }
+
+ private:
+  Lane& lane_;
+};
+
+/// A run of one slot's elements that travels as one payload.
+struct Chunk {
+  const Slot* slot = nullptr;
+  uint64_t first = 0;  // in the tensor
+  size_t count = 0;
+  int owner = 0;
+  size_t bytes = 0;       // of its payload
+  size_t owned_slot = 0;  // where an owner's memory has it
+};
+
+/// Visits all chunks of a bucket, always in the same order. `ranks` 0: nothing is striped.
+class Walk {
+ public:
+  Walk(std::span<const Slot> slots, int ranks) : slots_(slots), ranks_(ranks) {}
+
+  bool next(Chunk& chunk) {
+    while (index_ < slots_.size() && done_ == slots_[index_].count) {
+      ++index_;
+      done_ = 0;
+    }
+    if (index_ == slots_.size()) return false;
+    const Slot& slot = slots_[index_];
+    const size_t left = slot.count - done_;
+    chunk.slot = &slot;
+    chunk.first = slot.first + done_;
+    if (ranks_ > 0) {
+      const Extent& extent = slot.codec->extent();
+      const Stripes stripes(extent.id, extent.count(), slot.codec->granule(), ranks_);
+      chunk.owner = stripes.owner(chunk.first);
+      chunk.owned_slot = stripes.slot(chunk.first);
+      chunk.count = std::min<size_t>(left, stripes.end(chunk.first) - chunk.first);
+    } else {
+      chunk.count = std::min(left, longest(*slot.codec));
+    }
+    chunk.bytes = slot.codec->payload_bytes(chunk.count);
+    done_ += chunk.count;
+    return true;
+  }
+
+ private:
+  static size_t longest(const Codec& codec) {
+    if (codec.traits().sparse || codec.rounds() > 1) return ~size_t{0};
+    return std::max<size_t>(1, kChunk / codec.granule()) * codec.granule();
+  }
+
+  std::span<const Slot> slots_;
+  int ranks_;
+  size_t index_ = 0, done_ = 0;
+};
+
+/// One bucket on its way, in whichever aggregation.
+struct Job {
+  Lane& lane;
+  Communicator& communicator;
+  const uint64_t sequence;
+  const std::span<const Slot> slots;
+  const Combine combine;
+  LaneWorkspace workspace;
+  State none = {};
+
+  size_t since_pause = 0;
+  size_t encoded = 0, recoded = 0;  // chunks whose memories have been settled so far
+  std::span<size_t> sizes = {};     // bytes for each owner
+  std::span<size_t> cursors = {};   // where each owner's bytes go on
+  std::byte *out = nullptr, *in = nullptr, *all = nullptr;
+
+  int me() const { return communicator.rank(); }
+  int ranks() const { return communicator.size(); }
+  Turn turn(const Slot& slot) {
+    return {slot.step, static_cast<uint64_t>(me()), workspace,
+            static_cast<float>(combine.prescale)};
+  }
+  Turn owner_turn(const Slot& slot) {
+    return {slot.step, static_cast<uint64_t>(Drawer::kOwner), workspace};
+  }
+  State& mine(const Chunk& chunk) { return chunk.slot->mine ? *chunk.slot->mine : none; }
+
+  /// The owner's memory has its stripes side by side: for each stripe it seems to begin elsewhere.
+  State& owned(const Chunk& chunk) {
+    State& state = chunk.slot->owned ? *chunk.slot->owned : none;
+    state.first = chunk.first - chunk.owned_slot;
+    return state;
+  }
+
+  float result_scale() const {
+    const double members = combine.op == ReduceOp::kAverage ? ranks() : 1;
+    return static_cast<float>(combine.postscale / members);
+  }
+  bool pause_is_due(size_t count) {
+    since_pause += count;
+    if (since_pause < kBetweenPauses) return false;
+    since_pause = 0;
+    return true;
+  }
+  void begin_cursors() {
+    size_t at = 0;
+    for (size_t r = 0; r < sizes.size(); ++r) {
+      cursors[r] = at;
+      at += sizes[r];
+    }
+  }
+  size_t advance(const Chunk& chunk) {
+    const size_t at = cursors[static_cast<size_t>(chunk.owner)];
+    cursors[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
+    return at;
+  }
+  std::byte* scratch(size_t slot, size_t bytes) { return lane.scratch(slot, bytes).data(); }
+  float* floats(size_t slot, size_t count) {
+    return reinterpret_cast<float*>(scratch(slot, count * sizeof(float)));
+  }
+};
+
+/// Where the chunk's elements begin in its slot's memory, in bytes.
+size_t offset(const Chunk& chunk);
+
+/// The chunk's gradient in float32.
+Piece piece_of(Job& job, const Chunk& chunk);
+
+/// Writes aligned(chunk.bytes) bytes and settles this rank's memory.
+void encode(Job& job, const Chunk& chunk, std::byte* to);
+
+/// Zeros in float32 for a chunk's result: its place itself, if that is float32.
+std::span<float> begin_result(Job& job, const Chunk& chunk);
+
+/// Rounds it once, if need be. False: something in it is not finite.
+bool end_result(const Chunk& chunk, std::span<const float> result);
+
+/// What the codec says of a decoded sum; the same on all ranks, as the sum is.
+Status judge(const Chunk& chunk, std::span<const float> result);
+
+/// Puts back what this rank's own `payload` says: all, or only where `result` is not finite.
+void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result);
+
+/// Payload offsets for `owners` owners; gives the bytes of all. `striped` as Walk's `ranks`.
+size_t lay_out(Job& job, int striped, size_t owners);
+
+}  // namespace hora::aggregation
