@@ -1,7 +1,9 @@
 """`hora bench compressor` and `hora new compressor`, as a researcher types them."""
 
+import importlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -64,3 +66,57 @@ def test_a_class_in_a_file_is_measured_beside_what_there_is(tmp_path):
 def test_what_cannot_be_measured_is_said(name, said):
     done = hora("bench", "compressor", name)
     assert done.returncode == 2 and said in done.stderr
+
+
+@needs_horarun
+def test_a_new_compressor_in_python_passes_as_it_is(tmp_path):
+    done = hora("new", "compressor", "tiny_bytes", "--python", folder=tmp_path)
+    assert done.returncode == 0 and "pytest test_tiny_bytes.py" in done.stdout, done.stderr
+    words = [sys.executable, "-m", "pytest", "-q", "test_tiny_bytes.py"]
+    tested = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
+    again = hora("new", "compressor", "tiny_bytes", "--python", folder=tmp_path)
+    assert again.returncode == 2 and "tiny_bytes.py exists" in again.stderr
+
+
+@needs_horarun
+def test_a_new_compressor_in_cpp_compiles(tmp_path):
+    source = pathlib.Path(__file__).parents[2]
+    refused = hora("new", "compressor", "fresh", folder=tmp_path)
+    assert refused.returncode == 2 and "go to a checkout" in refused.stderr
+    for folder in ("compressors", "tests/compressors"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "compressors/stage.h").write_text("")
+    assert hora("new", "compressor", "fresh", folder=tmp_path).returncode == 0
+    (tmp_path / "compressors/stage.h").unlink()
+    compiler = [
+        *("c++", "-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"),
+        f"-I{source}",
+    ]
+    for path in ("compressors/fresh.cc", "tests/compressors/fresh_test.cc"):
+        words = [*compiler, f"-I{source}/include", tmp_path / path]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_compressor_of_the_page_keeps_the_laws_once_it_is_mended(tmp_path, monkeypatch):
+    from hora.testing import check_compressor
+
+    page = (pathlib.Path(__file__).parents[2] / "docs/new_compressor.md").read_text()
+    first, mended = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "codebook_first.py").write_text(first)
+    (tmp_path / "codebook_mended.py").write_text(
+        first.replace(mended.splitlines(keepends=True)[0], mended)
+    )
+    codebook = importlib.import_module("codebook_first").Codebook
+    with pytest.raises(AssertionError, match="contractive means contractive: 20011 elements"):
+        check_compressor(codebook)
+    check_compressor(register_as(importlib.import_module("codebook_mended").Codebook, "mended"))
+
+
+def register_as(kind, name):
+    """A chain that has the class under another name."""
+    from hora import compression
+
+    return compression.register(kind, name)
