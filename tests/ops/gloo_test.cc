@@ -105,6 +105,31 @@ const bool kRegistered = support::add_backend_case(
      .unavailable = [] { return gloo_is_here() ? "" : "libhora_gloo.so was not built"; },
      .slowness = 10});
 
+support::Opener prepare_gloo_processes(int size) {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("hora_gloo_" + std::to_string(::getpid())))
+          .string();
+  auto server = StoreServer::start(path);
+  HORA_CHECK(server.ok(), server.status().message());
+  return [server = std::shared_ptr<StoreServer>(std::move(server).value()), size,
+          own = std::make_shared<std::shared_ptr<Store>>()](
+             Rank rank) -> Result<std::unique_ptr<Backend>> {
+    auto store = connect_store(server->address(), 20s);
+    if (!store.ok()) return store.status();
+    *own = std::move(store).value();  // this process's
+    PluginContext context = context_for(**own, rank, size);
+    context.ring = [] {};
+    return load_backend("gloo", context);
+  };
+}
+
+const bool kProcesses = support::add_backend_case(
+    {.name = "gloo_processes",
+     .prepare = prepare_gloo_processes,
+     .processes = true,
+     .unavailable = [] { return gloo_is_here() ? "" : "libhora_gloo.so was not built"; },
+     .slowness = 10});
+
 using Change = std::function<void(PluginContext&)>;
 
 /// Runs `body` once for each rank, each on its own thread with its own backend.
