@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include <fmt/format.h>
 
+#include "compressors/rotate.h"
 #include "compressors/stage.h"
 
 namespace hora {
@@ -19,72 +19,14 @@ namespace {
 
 constexpr size_t kShortest = 32;
 
-constexpr size_t kSide = 16, kTile = kSide * kSide;
-
-/// Sums and differences of elements `h` apart.
-void butterflies(float* x, size_t n, size_t h) {
-  for (size_t i = 0; i < n; i += 2 * h) {
-    float *a = x + i, *b = x + i + h;
-#pragma GCC ivdep
-    for (size_t j = 0; j < h; ++j) {
-      const float sum = a[j] + b[j], difference = a[j] - b[j];
-      a[j] = sum;
-      b[j] = difference;
-    }
-  }
-}
-
-/// Two of these at once, h and 2 h apart: half the way through memory.
-void double_butterflies(float* x, size_t n, size_t h) {
-  for (size_t i = 0; i < n; i += 4 * h) {
-    float *a = x + i, *b = a + h, *c = b + h, *d = c + h;
-#pragma GCC ivdep
-    for (size_t j = 0; j < h; ++j) {
-      const float ab = a[j] + b[j], a_b = a[j] - b[j], cd = c[j] + d[j], c_d = c[j] - d[j];
-      a[j] = ab + cd;
-      b[j] = a_b + c_d;
-      c[j] = ab - cd;
-      d[j] = a_b - c_d;
-    }
-  }
-}
-
-/// The transform of 256 numbers, rows and columns changed: neighbors never meet, so that all is
-/// done in vectors. Changing rows and columns before or after is the same, hence it is its own
-/// inverse.
-void transform_tile(float* x) {
-  alignas(64) float turned[kTile];
-  double_butterflies(x, kTile, kSide);
-  double_butterflies(x, kTile, 4 * kSide);
-  for (size_t row = 0; row < kSide; ++row) {
-    for (size_t column = 0; column < kSide; ++column)
-      turned[row * kSide + column] = x[column * kSide + row];
-  }
-  double_butterflies(turned, kTile, kSide);
-  double_butterflies(turned, kTile, 4 * kSide);
-  std::copy_n(turned, kTile, x);
-}
-
-/// In place; n is a power of two. Orthonormal, and its own inverse.
-void walsh_hadamard(float* x, size_t n) {
-  size_t h = 1;
-  if (n >= kTile) {
-    for (size_t i = 0; i < n; i += kTile) transform_tile(x + i);
-    h = kTile;
-  }
-  for (; 4 * h <= n; h *= 4) double_butterflies(x, n, h);
-  if (h < n) butterflies(x, n, h);
-  const float unit = 1.0f / std::sqrt(static_cast<float>(n));
-  for (size_t i = 0; i < n; ++i) x[i] *= unit;
-}
-
 class Hadamard final : public Codec {
  public:
   Hadamard(size_t block, Binding& binding)
       : Codec(binding.extent),
         block_(block),
         memory_(binding.memory),
-        inner_(std::move(binding.inner)) {}
+        inner_(std::move(binding.inner)),
+        rotation_(host_rotation()) {}
 
   Traits traits() const override {
     const Traits inner = inner_->traits();
@@ -118,8 +60,7 @@ class Hadamard final : public Codec {
       std::fill(rotated + n, rotated + width, 0.0f);
       const bool bad = poisoned({rotated}, n);
       if (here.residual && !bad && !turn.held) std::copy_n(rotated, n, here.residual);
-      flip_signs(turn, first, rotated, n);
-      walsh_hadamard(rotated, width);
+      rotation_.forward(rotated, n, width, key_of(turn, first), static_cast<uint32_t>(first));
       // A sum of finite numbers may be none, and a block without scales would be poisoned in parts.
       if (bad || poisoned({rotated}, width)) std::fill_n(rotated, width, float_of(kPoison));
       const size_t bytes = inner_->payload_bytes(width);
@@ -157,14 +98,9 @@ class Hadamard final : public Codec {
  private:
   static size_t padded(size_t n) { return std::max(kShortest, std::bit_ceil(n)); }
 
-  void flip_signs(const Turn& turn, uint64_t first, float* x, size_t n) const {
+  Key key_of(const Turn& turn, uint64_t first) const {
     constexpr uint64_t kShared = uint64_t{1} << 32;  // no rank, and no owner
-    const Key key = key_at(make_key(turn.step.seed, turn.step.step, extent().id, kShared), first);
-    const auto index = static_cast<uint32_t>(first);
-    for (size_t i = 0; i < n; ++i) {
-      const uint32_t random = random_bits(key, index + static_cast<uint32_t>(i));
-      x[i] = float_of(bits_of(x[i]) ^ (random & 0x80000000u));
-    }
+    return key_at(make_key(turn.step.seed, turn.step.step, extent().id, kShared), first);
   }
 
   /// Overwrites `out`, which has room for a whole padded block.
@@ -173,14 +109,15 @@ class Hadamard final : public Codec {
     const size_t width = padded(out.size());
     std::fill_n(out.data(), width, 0.0f);
     HORA_TRY(inner_->decode_add(turn, payload, first, {out.data(), width}, 1.0f));
-    walsh_hadamard(out.data(), width);
-    flip_signs(turn, first, out.data(), out.size());
+    rotation_.back(out.data(), out.size(), width, key_of(turn, first),
+                   static_cast<uint32_t>(first));
     return {};
   }
 
   const size_t block_;
   const Memory memory_;
   const std::unique_ptr<Codec> inner_;
+  const RotateKernels& rotation_;
 };
 
 std::unique_ptr<Codec> make(Keys& keys, Binding& binding) {

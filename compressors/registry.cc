@@ -3,6 +3,9 @@
 #include <atomic>
 #include <vector>
 
+#include "compressors/rotate.h"
+#include "hora/status.h"
+
 namespace hora {
 namespace {
 
@@ -11,6 +14,11 @@ using Isa = BlockKernels::Isa;
 // Function-local so that it exists before the first file registers; constant once main() runs.
 std::vector<const BlockKernels*>& table() {
   static std::vector<const BlockKernels*> kernels;
+  return kernels;
+}
+
+std::vector<const RotateKernels*>& rotations() {
+  static std::vector<const RotateKernels*> kernels;
   return kernels;
 }
 
@@ -51,6 +59,11 @@ bool register_kernels(const BlockKernels* kernels) {
   return true;
 }
 
+bool register_kernels(const RotateKernels* kernels) {
+  rotations().push_back(kernels);
+  return true;
+}
+
 bool choose_kernel_isa(std::string_view name) {
   if (name == "auto") {
     chosen() = best_isa();
@@ -87,6 +100,17 @@ const BlockKernels* find_host_kernels(std::string_view family, int bits, bool ra
     if (!best || k->isa > best->isa) best = k;
   }
   return best;
+}
+
+const RotateKernels& host_rotation() {
+  const Isa wanted = chosen();
+  const RotateKernels* best = nullptr;
+  for (const RotateKernels* k : rotations()) {
+    if (k->isa == wanted) return *k;
+    if (k->isa < wanted && (!best || k->isa > best->isa)) best = k;
+  }
+  HORA_CHECK(best, "no rotation was linked");
+  return *best;
 }
 
 size_t kernel_count() {

@@ -2,9 +2,11 @@
 // Method: run all registered quantizers on all that this machine has, against the warp's steps; the
 // sixteen-bit ones against the compiler on every half.
 
+#include <cmath>
 #include <cstring>
 
 #include "compressors/registry.h"
+#include "compressors/rotate.h"
 #include "tests/compressors/trial.h"
 
 namespace hora {
@@ -105,6 +107,40 @@ TEST(Kernels, HalfAgreesWithTheCompilerOnEveryHalf) {
       std::memcpy(&bits, &want, 2);
       ASSERT_EQ(got[0], bits) << x;
     }
+  }
+}
+
+TEST(Kernels, RotationIsTheTransformByDefinitionAndTheSameEverywhere) {
+  for (const uint32_t width : {32u, 128u, 256u, 1024u, 8192u, 32768u}) {
+    // Small integers: their sums are exact in any order.
+    std::vector<float> x(width), expected(width);
+    for (uint32_t i = 0; i < width; ++i)
+      x[i] = static_cast<float>(random_bits({7, 7}, i) % 9) - 4.0f;
+    std::vector<float> signs(width);
+    for (uint32_t i = 0; i < width; ++i)
+      signs[i] = (random_bits({3, 4}, 100 + i) >> 31) != 0 ? -1.0f : 1.0f;
+    const float unit = 1.0f / std::sqrt(static_cast<float>(width));
+    for (uint32_t i = 0; i < width; i += width < 1024 ? 1 : width / 61) {
+      // From 256 on the rows and columns of each tile have changed places.
+      const uint32_t row = width < 256 ? i : (i & ~0xFFu) | (i & 0xFu) << 4 | (i >> 4 & 0xFu);
+      float sum = 0;
+      for (uint32_t j = 0; j < width; ++j)
+        sum += (__builtin_popcount(row & j) % 2 != 0 ? -1.0f : 1.0f) * signs[j] * x[j];
+      expected[i] = sum * unit;
+    }
+    std::vector<float> base;
+    for (const char* isa : {"base", "warp", "avx2", "avx512"}) {
+      if (!choose_kernel_isa(isa)) continue;
+      std::vector<float> got = x;
+      host_rotation().forward(got.data(), width, width, {3, 4}, 100);
+      for (uint32_t i = 0; i < width; i += width < 1024 ? 1 : width / 61)
+        ASSERT_EQ(got[i], expected[i]) << isa << " " << width << " " << i;
+      if (base.empty()) base = got;
+      ASSERT_TRUE(same_bits(base, got)) << isa << " " << width;
+      host_rotation().back(got.data(), width, width, {3, 4}, 100);
+      for (uint32_t i = 0; i < width; ++i) ASSERT_NEAR(got[i], x[i], 1e-4f) << isa << " " << i;
+    }
+    ASSERT_TRUE(choose_kernel_isa("auto"));
   }
 }
 
