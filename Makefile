@@ -23,7 +23,7 @@ demo: ## train a small network on two ranks, and see what compression saves
 	@$(MAKE) --no-print-directory .venv/hora.stamp
 	@$(PYTHON) examples/digits_demo.py
 
-test: setup ## everything that CI checks (40 minutes at most); STAGES="rules cpp" for some
+test: setup ## everything that CI checks (under an hour the first time); STAGES="rules cpp" for some
 	@python3 tests/stages.py $(STAGES)
 
 test-quick: setup ## what to run before a commit (3 minutes after the first time)

@@ -246,8 +246,8 @@ class Plan:
 PLANS = [
     Plan("build", build, 480, quick=True),
     Plan("cpp", cpp, 240, needs="build", quick=True),
-    Plan("sanitizers", sanitizers, 900, needs="build"),
-    Plan("install", install, 300, quick=True),
+    Plan("sanitizers", sanitizers, 1300, needs="build"),
+    Plan("install", install, 120, quick=True),
     Plan("python", python, 600, needs="install", quick=True),
     Plan("rules", rules, 60, quick=True),
     Plan("namespaces", namespaces, 240, needs="install"),
