@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <set>
 #include <utility>
@@ -14,25 +13,23 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#include "ops/tcp/address.h"
-
 namespace hora::tcp {
 namespace {
 
 constexpr int kEvents = 64;
 constexpr uint32_t kNearMicroseconds = 2000;
 
-/// Long ways and losses are left to what the system has been told to use; see prepare().
+/// What probes for bandwidth, such as bbr, paces to its estimate; between near hosts that costs
+/// most of the throughput, and full buffers do no harm there.
 void suit_to_distance(int socket) {
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
-  if (info.tcpi_rtt <= kNearMicroseconds) return;
-  const Descriptor fresh(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  char name[16] = {};
-  length = sizeof(name);
-  if (fresh.valid() && ::getsockopt(fresh.get(), IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0)
-    (void)control_congestion(socket, std::string_view(name, ::strnlen(name, length)));
+  if (info.tcpi_rtt == 0 || info.tcpi_rtt > kNearMicroseconds) return;
+  for (const std::string_view name : {"cubic", "reno"})
+    if (::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name.data(),
+                     static_cast<socklen_t>(name.size())) == 0)
+      return;
 }
 
 /// Has the peer's machine not answered for what was sent so long ago? It answers for a process that
