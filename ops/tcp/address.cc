@@ -254,6 +254,11 @@ Result<Listening> listen_for_peers(std::string_view bind, uint16_t port, uint64_
   return result;
 }
 
+bool control_congestion(int socket, std::string_view name) {
+  return ::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name.data(),
+                      static_cast<socklen_t>(name.size())) == 0;
+}
+
 void prepare(int socket, uint64_t buffer_bytes) {
   const int yes = 1, bytes = static_cast<int>(std::min<uint64_t>(buffer_bytes, INT_MAX));
   ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));

@@ -61,4 +61,7 @@ Result<Listening> listen_for_peers(std::string_view bind, uint16_t port, uint64_
 /// exec. 0 bytes: as the system likes.
 void prepare(int socket, uint64_t buffer_bytes);
 
+/// Gives a TCP socket the congestion control of this name. False if the system has or allows none.
+bool control_congestion(int socket, std::string_view name);
+
 }  // namespace hora::tcp

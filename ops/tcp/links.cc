@@ -13,6 +13,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "ops/tcp/address.h"
+
 namespace hora::tcp {
 namespace {
 
@@ -27,9 +29,7 @@ void suit_to_distance(int socket) {
   if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
   if (info.tcpi_rtt == 0 || info.tcpi_rtt > kNearMicroseconds) return;
   for (const std::string_view name : {"cubic", "reno"})
-    if (::setsockopt(socket, IPPROTO_TCP, TCP_CONGESTION, name.data(),
-                     static_cast<socklen_t>(name.size())) == 0)
-      return;
+    if (control_congestion(socket, name)) return;
 }
 
 /// Has the peer's machine not answered for what was sent so long ago? It answers for a process that

@@ -11,6 +11,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "ops/tcp/address.h"
+
 namespace hora::tcp {
 namespace {
 
@@ -22,14 +24,6 @@ double round_trip_of(const Socket& socket) {
   socklen_t bytes = sizeof(info);
   if (::getsockopt(socket.get(), IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) return 0;
   return static_cast<double>(info.tcpi_min_rtt) / 1e6;
-}
-
-/// What probes for bandwidth, such as bbr, paces to its estimate, which grows slowly on long links:
-/// what arrives would tell of that.
-void send_in_bursts(const Socket& socket) {
-  constexpr std::string_view kName = "reno";
-  (void)::setsockopt(socket.get(), IPPROTO_TCP, TCP_CONGESTION, kName.data(),
-                     static_cast<socklen_t>(kName.size()));
 }
 
 /// False once `deadline` has passed.
@@ -82,7 +76,9 @@ LinkSample probe(Socket socket, const std::function<int64_t()>& now, int64_t com
                  int64_t burst_ns) {
   LinkSample sample;
   sample.delay = round_trip_of(socket) / 2;
-  send_in_bursts(socket);
+  // What probes for bandwidth, such as bbr, paces to its estimate, which grows slowly on long
+  // links: what arrives would tell of that.
+  (void)control_congestion(socket.get(), "reno");
   if (!meet(socket, now, come_by)) return sample;
   const int64_t deadline = now() + burst_ns;
   Pace pace;

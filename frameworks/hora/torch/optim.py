@@ -183,6 +183,12 @@ class _Adaptive(CommunicatingOptimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults, compression, process_set)
 
+    def _begin(self, param: torch.Tensor, **more: Any) -> None:
+        zeros = torch.zeros_like
+        self.state[param].update(
+            step=0, updates=0, momentum=zeros(param), variance=zeros(param), **more
+        )
+
     def _mean_gradients(self, learning: list[Any]) -> dict[str, torch.Tensor]:
         means = {key: grad.clone() for key, _, _, grad in learning}
         self._reduced(means, "gradient", ReduceOp.AVERAGE, "none")
@@ -245,10 +251,7 @@ class OneBitAdam(_Adaptive):
         learning = self._learning()
         for _, _, param, _ in learning:
             if not self.state[param]:
-                zeros = torch.zeros_like
-                self.state[param].update(
-                    step=0, updates=0, momentum=zeros(param), variance=zeros(param)
-                )
+                self._begin(param)
         warm = [row for row in learning if self.state[row[2]]["step"] < self._freeze_step]
         means = self._mean_gradients(warm)
         momenta = {}
@@ -340,25 +343,14 @@ class ZeroOneAdam(_Adaptive):
         interval = min(2**doublings, self._local_limit)
         return bool(state["step"] - state["last_meeting"] >= interval)
 
-    def _begin(self, param: torch.Tensor) -> None:
-        zeros = torch.zeros_like
-        self.state[param].update(
-            step=0,
-            updates=0,
-            next_variance=0,
-            last_meeting=-1,
-            rates=0.0,
-            momentum=zeros(param),
-            variance=zeros(param),
-            update=zeros(param),
-            start=param.detach().clone(),
-        )
-
     def _step(self) -> None:
         learning = self._learning()
         for _, _, param, _ in learning:
             if not self.state[param]:
-                self._begin(param)
+                update, start = torch.zeros_like(param), param.detach().clone()
+                self._begin(
+                    param, next_variance=0, last_meeting=-1, rates=0.0, update=update, start=start
+                )
         varying = [row for row in learning if self._varies(self.state[row[2]])]
         means = self._mean_gradients(varying)
         for key, group, param, _ in varying:
