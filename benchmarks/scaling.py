@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import pathlib
 import subprocess
 import sys
+
+from chart import Axis, Panel, Sheet, figure
 
 SIZES = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 SHAPES = {"tree": (), "star": ("--star",)}
@@ -60,63 +61,17 @@ def row_text(row: dict) -> str:
     )
 
 
-class Panel:
-    """One diagram: both axes logarithmic."""
-
-    WIDTH, HEIGHT, TOP = 250, 220, 62
-
-    def __init__(self, left: float, title: str, most: int):
-        self.left, self.most, self.parts = left, most, []
-        self.text(left, self.TOP - 14, title, weight="bold")
-        for power in range(most + 1):
-            y = self.y(10**power)
-            self.line((left, y), (left + self.WIDTH, y), "#e4e7ea")
-            self.text(left - 6, y + 4, short(10**power), anchor="end")
-        for power in range(1, 6):
-            x = self.x(10**power)
-            self.line((x, self.TOP), (x, self.TOP + self.HEIGHT), "#e4e7ea")
-            self.text(x, self.TOP + self.HEIGHT + 18, short(10**power), anchor="middle")
-        self.text(left + self.WIDTH / 2, self.TOP + self.HEIGHT + 36, "ranks", anchor="middle")
-
-    def x(self, ranks: float) -> float:
-        return self.left + (math.log10(ranks) - 1) / 4 * self.WIDTH
-
-    def y(self, value: float) -> float:
-        return self.TOP + self.HEIGHT * (1 - math.log10(max(value, 1)) / self.most)
-
-    def text(self, x: float, y: float, words: str, anchor="start", weight="normal") -> None:
-        self.parts.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}">'
-            f"{words}</text>"
-        )
-
-    def line(self, a: tuple, b: tuple, color: str, width=1.0, dash="") -> None:
-        dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        self.parts.append(
-            f'<line x1="{a[0]:.1f}" y1="{a[1]:.1f}" x2="{b[0]:.1f}" y2="{b[1]:.1f}" '
-            f'stroke="{color}" stroke-width="{width}"{dashed}/>'
-        )
-
-    def draw(self, points: list[tuple[int, float, bool]], color: str) -> None:
-        """(ranks, value, simulated?); what is modelled is dashed and hollow."""
-        for (n, v, _), (m, w, simulated) in zip(points, points[1:], strict=False):
-            self.line(
-                (self.x(n), self.y(v)), (self.x(m), self.y(w)), color, 2, "" if simulated else "4 3"
-            )
-        for n, v, simulated in points:
-            self.parts.append(
-                f'<circle cx="{self.x(n):.1f}" cy="{self.y(v):.1f}" r="3.5" stroke="{color}" '
-                f'stroke-width="1.5" fill="{color if simulated else "white"}">'
-                f"<title>{n:,} ranks: {v:,.0f}</title></circle>"
-            )
+def panel_at(left: float, title: str, most: int) -> Panel:
+    """Ranks across, up to 10**`most` of something upwards."""
+    return Panel((left, 62), (250, 220), title, Axis("ranks", 10, 1e5), Axis("", 1, 10.0**most))
 
 
-def short(value: int) -> str:
-    """1, 10, 1k, 1M."""
-    for unit, size in (("M", 10**6), ("k", 10**3)):
-        if value >= size:
-            return f"{value // size}{unit}"
-    return str(value)
+def draw(panel: Panel, points: list[tuple[int, float, bool]], color: str) -> None:
+    """(ranks, value, simulated?); what is modelled is dashed and hollow."""
+    for (n, v, _), (m, w, simulated) in zip(points, points[1:], strict=False):
+        panel.line(panel.at(n, v), panel.at(m, w), color, 2, "" if simulated else "4 3")
+    for n, v, simulated in points:
+        panel.mark(panel.at(n, v), color, f"{n:,} ranks: {v:,.0f}", simulated)
 
 
 def picture(rows: list[dict]) -> str:
@@ -130,29 +85,22 @@ def picture(rows: list[dict]) -> str:
             ("µs of network and engines until agreed", 8, lambda s: s["agreed_us"]),
         )
     ):
-        panel = Panel(50 + index * 315, title, most)
+        panel = panel_at(50 + index * 315, title, most)
         for shape in SHAPES:
             points = [
                 (row["ranks"], value(row["one_by_one"]), row["simulated"])
                 for row in rows
                 if row["shape"] == shape
             ]
-            panel.draw(points, COLORS[shape])
+            draw(panel, points, COLORS[shape])
         panels.append(panel)
-    legend = Panel.__new__(Panel)
-    legend.parts = []
+    legend = Sheet()
     for index, shape in enumerate(SHAPES):
         x = 50 + index * 240
         legend.line((x, 22), (x + 24, 22), COLORS[shape], 2)
         legend.text(x + 30, 26, NAMES[shape])
     legend.text(555, 26, "filled: simulated, hollow: modelled; 1,000 tensors in 10 buckets")
-    lines = [part for each in (*panels, legend) for part in each.parts]
-    return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 330" width="960" height="330" '
-        'font-family="sans-serif" font-size="12">\n<rect width="960" height="330" fill="white"/>\n'
-        + "\n".join(lines)
-        + "\n</svg>\n"
-    )
+    return figure((960, 330), [*panels, legend])
 
 
 def main() -> int:

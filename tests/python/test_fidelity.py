@@ -1,0 +1,95 @@
+"""Goal: training with compression learns what training without it does, and sends less.
+
+Method: benchmarks/fidelity itself, on scikit-learn's digits, two ranks and two seeds. Seeds replay
+to the bit on one machine, but machines round differently, so bounds of accuracy are wide: what
+breaks error feedback costs far more. Bytes are exact.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from support import HORARUN, needs_horarun
+
+FIDELITY = pathlib.Path(__file__).parents[2] / "benchmarks" / "fidelity"
+sys.path.insert(0, str(FIDELITY))
+from intervals import Interval, interval  # noqa: E402
+
+PARAMETERS = 17_258
+STEPS = 160
+FORGETFUL = "noef+topk:ratio=1%"
+
+
+@functools.cache
+def command():
+    """benchmarks/fidelity as a module."""
+    spec = importlib.util.spec_from_file_location("fidelity_command", FIDELITY / "__main__.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fidelity(folder, *words):
+    path = f"{pathlib.Path(HORARUN).parent}{os.pathsep}{os.environ['PATH']}"
+    start = [sys.executable, FIDELITY, "--folder", folder, "--results", folder / "results"]
+    return subprocess.run(
+        [*map(str, start), *map(str, words)],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@needs_horarun
+def test_a_preset_with_memory_learns_what_float32_does_and_a_chain_without_does_not(tmp_path):
+    words = ["--problems", "digits", "-np", 2, "--seeds", 2, "--steps", STEPS]
+    done = fidelity(tmp_path, *words, "--only", "onebit", FORGETFUL)
+    assert done.returncode == 0, done.stderr
+    (results,) = (tmp_path / "results").glob("*-fidelity.json")
+    runs = json.loads(results.read_text())["runs"]
+    ends = {(run["method"], run["seed"]): run["curve"][-1] for run in runs}
+    accuracy = {
+        method: [ends[method, seed]["accuracy"] for seed in (1, 2)]
+        for method in ("float32", "bf16", "onebit", FORGETFUL)
+    }
+    close = interval([a - b for a, b in zip(accuracy["bf16"], accuracy["float32"])])
+    assert abs(close.mean) < 0.01, accuracy
+    assert min(accuracy["onebit"]) > min(accuracy["float32"]) - 0.05, accuracy
+    assert max(accuracy[FORGETFUL]) < min(accuracy["onebit"]) - 0.05, accuracy
+    dense = STEPS * 4 * PARAMETERS  # 2 (n - 1) / n of it, and n is 2
+    assert {run["curve"][-1]["bytes"] for run in runs if run["method"] == "float32"} == {dense}
+    assert 1.9 < dense / ends["bf16", 1]["bytes"] <= 2
+    assert 20 < dense / ends["onebit", 1]["bytes"] < 32
+    assert "| onebit | `onebit` |" in done.stdout
+
+
+def test_what_was_cut_off_is_run_again_and_what_has_ended_is_not(tmp_path):
+    whole = {
+        "problem": "digits",
+        "method": "onebit",
+        "seed": 1,
+        "ranks": 2,
+        "steps": 9,
+        "rate": 1.0,
+    }
+    text = json.dumps(whole)
+    other = json.dumps(whole | {"seed": 2})
+    (tmp_path / "runs.jsonl").write_text(f"{text}\n{other[:-9]}")
+    assert list(command().kept(tmp_path / "runs.jsonl").values()) == [whole]
+    assert command().kept(tmp_path / "none") == {}
+
+
+def test_an_interval_is_students():
+    found = interval([1.0, 2.0, 3.0])
+    assert found.mean == 2 and found.half == pytest.approx(4.303 / 3**0.5)
+    assert interval([1.0]) == Interval(1.0, float("inf"))
+    assert Interval(0.1, 0.3).verdict(0.5) == "inside"
+    assert Interval(0.3, 0.3).verdict(0.5) == "undecided"
+    assert Interval(-0.9, 0.3).verdict(0.5) == "below"
+    assert Interval(0.9, 0.3).verdict(0.5) == "above"
