@@ -27,6 +27,10 @@ class Around : public Codec {
                     std::span<float> sum, float scale) const override {
     return inner_->decode_add(turn, payload, first, sum, scale);
   }
+  Status vote(const std::byte* payloads, size_t stride, size_t voters, size_t count,
+              std::byte* winner) const override {
+    return inner_->vote(payloads, stride, voters, count, winner);
+  }
   void take_back(const Turn& turn, const Piece& piece, State& state,
                  std::span<const std::byte> payload, const float* result) const override {
     inner_->take_back(turn, piece, state, payload, result);

@@ -36,6 +36,7 @@ struct DecodeJob {
 /// them.
 struct Promises {
   bool linear = false, unbiased = false, contractive = false;
+  bool votes = false;  ///< the scale is `quant:scale=`, whatever the block: codes are ballots
 };
 
 /// One quantizer on one instruction set. A device's `encode` queues on `stream` and returns.

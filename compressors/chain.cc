@@ -71,7 +71,7 @@ std::vector<std::string_view> preset_keys(const Preset& preset) {
 }  // namespace
 
 std::string_view name_of(Aggregation how) {
-  constexpr std::string_view kNames[] = {"dense", "linear", "recode", "gather", "merge"};
+  constexpr std::string_view kNames[] = {"dense", "linear", "recode", "gather", "merge", "vote"};
   return kNames[static_cast<size_t>(how)];
 }
 
@@ -114,8 +114,8 @@ Result<ChainConfig> ChainConfig::parse_sections(const std::vector<Fragment>& sec
 
 Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
   if (key == "agg") {
-    static const std::vector<std::string_view> kKnown = {"auto", "linear", "recode", "gather",
-                                                         "merge"};
+    static const std::vector<std::string_view> kKnown = {"auto",   "linear", "recode",
+                                                         "gather", "merge",  "vote"};
     if (std::find(kKnown.begin(), kKnown.end(), value) == kKnown.end()) {
       return text_error(at,
                         fmt::format("no aggregation '{}'{}", value, did_you_mean(value, kKnown)));
@@ -253,6 +253,10 @@ Status ChainConfig::check_aggregation(const Codec& made) const {
   if (aggregation_ == "merge" && made.most_sent(1) == 0) {
     return text_error(0, "agg=merge needs a chain with a selection such as topk; leave agg= out");
   }
+  if (aggregation_ == "vote" && !traits.votes) {
+    return text_error(
+        0, "agg=vote needs signs of one scale and no memory, as signsgd has; leave agg= out");
+  }
   return {};
 }
 
@@ -317,6 +321,7 @@ Aggregation ChainConfig::aggregation(const Codec& codec, int ranks) const {
   if (aggregation_ == "recode") return Aggregation::kRecode;
   if (aggregation_ == "gather") return Aggregation::kGather;
   if (aggregation_ == "merge") return Aggregation::kMerge;
+  if (aggregation_ == "vote" || codec.traits().votes) return Aggregation::kVote;
   if (codec.traits().linear) return Aggregation::kLinear;
   if (!codec.traits().sparse) return Aggregation::kRecode;
   return merging_pays(codec, ranks) ? Aggregation::kMerge : Aggregation::kGather;

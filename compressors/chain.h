@@ -19,13 +19,15 @@ enum class Aggregation : uint8_t {
   kRecode,  ///< parts go to their owners, who add them and encode the sum again
   kGather,  ///< everybody gets every payload
   kMerge,   ///< sparse payloads are added up on the way, along a butterfly
+  kVote,    ///< as kRecode, but owners count ballots, and what most say is the mean and the sum
 };
 std::string_view name_of(Aggregation how);
 
 /// One compression setting: `none`, `onebit`, `ef+topk:ratio=1%;agg=gather`.
 ///
 ///   setting = section *( ";" section )
-///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" | "merge" )
+///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" | "merge" |
+///   "vote" )
 ///           | "link=all"
 ///   chain   = "none" | item *( "+" item )
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset

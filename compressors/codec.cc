@@ -39,6 +39,10 @@ float* slab_at(State& state, std::string_view slab, const Piece& piece) {
   return values ? values + (piece.first - state.first) : nullptr;
 }
 
+Status Codec::vote(const std::byte*, size_t, size_t, size_t, std::byte*) const {
+  return Status(Code::kInternal, "this codec's payloads are no votes");
+}
+
 void Codec::take_back(const Turn& turn, const Piece& piece, State& state,
                       std::span<const std::byte> payload, const float* result) const {
   float* residual = slab_at(state, "residual", piece);

@@ -119,6 +119,7 @@ struct Traits {
   bool exact_values = false;  ///< what is sent is sent exactly: p == decoded + e' to the bit
   bool sparse = false;        ///< selects over a whole piece, decodes few: gather, do not recode
   bool conserves = false;     ///< input + what was owed = decoded + what is owed
+  bool votes = false;         ///< says one of two values for each element: vote() is there
   Draws draws = Draws::kNone;
 };
 
@@ -147,6 +148,12 @@ class Codec {
   /// written; then nothing was added.
   virtual Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t first,
                             std::span<float> sum, float scale) const = 0;
+
+  /// Writes the payload that says of each element what most of `voters` payloads say, which lie
+  /// `stride` bytes apart; a tie is the larger value. Errors: kCorrupt, as in decode_add(). Where
+  /// traits().votes.
+  virtual Status vote(const std::byte* payloads, size_t stride, size_t voters, size_t count,
+                      std::byte* winner) const;
 
   /// Puts what `payload` (this state's own, of the last encode of `piece`) says back into the
   /// memory: all of it, or only where `result` is not finite. For exchanges that failed, and for

@@ -1,6 +1,10 @@
 #include "compressors/dense.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
+
+#include "compressors/majority.h"
 
 namespace hora {
 namespace {
@@ -22,6 +26,7 @@ class Dense final : public Codec {
             .unbiased = kernels_.promises.unbiased && !memory_.feedback,
             .contractive = kernels_.promises.contractive,
             .conserves = memory_.conserves(),
+            .votes = kernels_.promises.votes && !memory_.feedback,
             .draws = kernels_.random ? Draws::kPrivate : Draws::kNone};
   }
   size_t granule() const override { return bucket_; }
@@ -75,6 +80,25 @@ class Dense final : public Codec {
          .scale = scale,
          .overwrite = false},
         turn.stream);
+    return {};
+  }
+
+  Status vote(const std::byte* payloads, size_t stride, size_t voters, size_t count,
+              std::byte* winner) const override {
+    const size_t codes = scale_bytes(count);
+    auto* scales = reinterpret_cast<float*>(winner);
+    std::fill_n(scales, codes / sizeof(float), parameter_);
+    for (size_t v = 0; v < voters; ++v) {
+      const auto* said = reinterpret_cast<const float*>(payloads + v * stride);
+      for (size_t block = 0; block < codes / sizeof(float); ++block) {
+        if (bits_of(said[block]) == bits_of(parameter_)) continue;
+        if (bits_of(said[block]) != kPoison)
+          return Status(Code::kCorrupt, fmt::format("{}: rank {} of the set votes with scale {}",
+                                                    kernels_.family, v, said[block]));
+        scales[block] = float_of(kPoison);
+      }
+    }
+    elect(payloads + codes, stride, voters, payload_bytes(count) - codes, winner + codes);
     return {};
   }
 

@@ -11,10 +11,10 @@ const RegisterPreset kPresets[] = {
     RegisterPreset({"efsign", "ef:units=update+quant:bits=1,recon=l1mean,bucket={bucket=tensor}",
                     "agg=recode", "EF-signSGD, Karimireddy et al. 2019"}),
     RegisterPreset(
-        {"signsgd", "noef+quant:bits=1,recon=unit,scale={scale=1}", "agg=recode",
-         "signSGD with majority vote, Bernstein et al. 2018: each sum is plus or minus scale"}),
+        {"signsgd", "noef+quant:bits=1,recon=unit,scale={scale=1}", "agg=vote",
+         "signSGD with majority vote, Bernstein et al. 2018: the result is plus or minus scale"}),
     RegisterPreset(
-        {"signum", "noef+quant:bits=1,recon=unit,scale={scale=1}", "agg=recode",
+        {"signum", "noef+quant:bits=1,recon=unit,scale={scale=1}", "agg=vote",
          "Signum, Bernstein et al. 2018: signsgd of a momentum, which the optimizer keeps"}),
     RegisterPreset(
         {"qsgd", "quant:bits={bits=4},bucket={bucket=512},recon={recon=levels},round=stochastic",

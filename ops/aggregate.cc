@@ -73,7 +73,7 @@ Ticket gather(Job& job) {
 }
 
 // Recode: parts go to their owners, who decode and add them in rank order, encode the sum with
-// a memory of their own, and send it to all, themselves included
+// a memory of their own, and send it to all, themselves included. Vote: owners count ballots
 
 Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, float scale) {
   const size_t each = job.sizes[static_cast<size_t>(job.me())];
@@ -84,20 +84,30 @@ Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, flo
   return {};
 }
 
+Status recode_chunk(Job& job, const Chunk& chunk, size_t at, std::byte* to) {
+  const std::span<float> sum(job.floats(kStage, chunk.count), chunk.count);
+  std::fill(sum.begin(), sum.end(), 0.0f);
+  HORA_TRY(add_up(job, chunk, at, sum, 1.0f));
+  chunk.slot->codec->encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
+                            job.owned(chunk), to);
+  ++job.recoded;
+  return {};
+}
+
 Ticket recode_own_parts(Job& job) {
   const size_t mine = static_cast<size_t>(job.me());
   Walk walk(job.slots, job.ranks());
   size_t at = 0;
   for (Chunk chunk; walk.next(chunk);) {
     if (chunk.owner != job.me()) continue;
-    const std::span<float> sum(job.floats(kStage, chunk.count), chunk.count);
-    std::fill(sum.begin(), sum.end(), 0.0f);
-    HORA_CO_TRY(add_up(job, chunk, at, sum, 1.0f));
     std::byte* to = job.all + job.cursors[mine] + at;
-    chunk.slot->codec->encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
-                              job.owned(chunk), to);
+    if (job.votes) {
+      const auto voters = static_cast<size_t>(job.ranks());
+      HORA_CO_TRY(chunk.slot->codec->vote(job.in + at, job.sizes[mine], voters, chunk.count, to));
+    } else {
+      HORA_CO_TRY(recode_chunk(job, chunk, at, to));
+    }
     std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
-    ++job.recoded;
     at += aligned(chunk.bytes);
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
@@ -247,12 +257,18 @@ Ticket dense(Job& job) {
                                                 {segments, job.slots.size()}, reduction);
 }
 
+/// Whether parts go to owners.
+bool is_striped(Aggregation how) {
+  return how == Aggregation::kRecode || how == Aggregation::kVote;
+}
+
 }  // namespace
 
 Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
                  std::span<const Slot> slots, Combine combine) {
   if (slots.empty()) co_return Status();
-  Job job{lane, communicator, sequence, slots, combine, LaneWorkspace(lane)};
+  Job job{
+      lane, communicator, sequence, slots, combine, LaneWorkspace(lane), how == Aggregation::kVote};
   if (how == Aggregation::kDense) co_return co_await dense(job);
   HORA_CHECK(combine.op == ReduceOp::kSum || combine.op == ReduceOp::kAverage,
              "compressed gradients are summed or averaged");
@@ -265,7 +281,7 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
   else
     status = co_await recode(job);
   if (status.ok()) co_return status;
-  const bool recodes = how == Aggregation::kRecode;
+  const bool recodes = is_striped(how);
   if (recodes) undo_second_encodings(job);
   undo_encodings(job, recodes ? job.ranks() : 0);
   co_return status;
@@ -279,7 +295,7 @@ uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size) {
     return 2 * once * (ranks - 1) / ranks;
   }
   if (how == Aggregation::kMerge) return merged_bytes(slots, size);
-  Walk walk(slots, how == Aggregation::kRecode ? size : 0);
+  Walk walk(slots, is_striped(how) ? size : 0);
   for (Chunk chunk; walk.next(chunk);) {
     if (how != Aggregation::kLinear) once += aligned(chunk.bytes);
     for (int round = 0; how == Aggregation::kLinear && round < chunk.slot->codec->rounds();

@@ -40,6 +40,7 @@ struct Combine {
 /// Transactional: if the ticket ends with an error, what this rank had put into messages is back in
 /// its memories and the results are undefined. Where a rank's NaN or Inf made a block of the result
 /// NaN, the other ranks' contributions to that block go back into their memories.
+/// A vote's outcome is the result whether sums or means are asked for, times the postscale.
 /// kInvalidArgument: a codec has judged (Codec::judge), and every rank gets the same error.
 ///
 /// Everything borrowed, `slots` too, must outlive the ticket. Tags are

@@ -106,6 +106,7 @@ struct Job {
   const std::span<const Slot> slots;
   const Combine combine;
   LaneWorkspace workspace;
+  const bool votes = false;
   State none = {};
 
   size_t since_pause = 0;
@@ -133,7 +134,7 @@ struct Job {
   }
 
   float result_scale() const {
-    const double members = combine.op == ReduceOp::kAverage ? ranks() : 1;
+    const double members = combine.op == ReduceOp::kAverage && !votes ? ranks() : 1;
     return static_cast<float>(combine.postscale / members);
   }
   bool pause_is_due(size_t count) {

@@ -38,6 +38,7 @@ struct OneBit : Norm {
 /// The peak only tells whether all numbers are finite.
 struct Unit : OneBit<Peak> {
   static constexpr const char* kFamily = "unit";
+  static constexpr Promises kPromises = {.votes = true};
 
   HORA_HD static Scale fit(Sum s, Block block) {
     return {all_finite(s) ? block.parameter : float_of(kPoison)};

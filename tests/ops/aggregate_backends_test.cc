@@ -158,6 +158,9 @@ TEST_P(AggregateOver, RecodeGivesTheSameBits) {
   compare("onebit");
   compare("qsgd");
 }
+TEST_P(AggregateOver, VotesGiveTheSameBits) {
+  compare("signsgd");
+}
 TEST_P(AggregateOver, GatherGivesTheSameBits) {
   compare("drop;agg=gather");
   compare("ef+topk:ratio=5%+quant:bits=4+golomb:k=4;agg=gather");
