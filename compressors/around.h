@@ -42,9 +42,10 @@ class Around : public Codec {
   Status judge(std::span<const float> sum) const override { return inner_->judge(sum); }
   size_t most_sent(size_t count) const override { return inner_->most_sent(count); }
   int rounds() const override { return inner_->rounds(); }
-  DType wire() const override { return inner_->wire(); }
-  size_t round_bytes(int round, size_t count) const override {
-    return inner_->round_bytes(round, count);
+  DType wire(int round) const override { return inner_->wire(round); }
+  bool takes_largest(int round) const override { return inner_->takes_largest(round); }
+  size_t round_bytes(int round, size_t count, int ranks) const override {
+    return inner_->round_bytes(round, count, ranks);
   }
   void next(const Turn& turn, const Piece& piece, State& state, const std::byte* outcome,
             std::byte* payload) const override {

@@ -302,6 +302,9 @@ Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t
       binding.code = stage.code(keys);
       index = &*item;
     } else if (stage.make) {
+      if (binding.inner && binding.inner->rounds() > 1)
+        return refuse(*item,
+                      "what follows it takes several rounds, so it must be the last to encode");
       if (&*item == &*outermost) binding.memory = memory;
       binding.inner = stage.make(keys, binding);
       if (stage.order == Order::kSelect) index = nullptr;

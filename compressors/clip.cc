@@ -44,38 +44,50 @@ class Clip final : public Around {
 
   Traits traits() const override {
     Traits traits = inner().traits();
-    traits.unbiased = traits.linear = traits.conserves = false;
+    traits.unbiased = traits.conserves = false;
     return traits;
   }
   size_t granule() const override { return whole_granule(extent()); }
 
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
+    clipped(turn, piece,
+            [&](const Turn& then, const Piece& cut) { inner().encode(then, cut, state, payload); });
+  }
+  void next(const Turn& turn, const Piece& piece, State& state, const std::byte* outcome,
+            std::byte* payload) const override {
+    clipped(turn, piece, [&](const Turn& then, const Piece& cut) {
+      inner().next(then, cut, state, outcome, payload);
+    });
+  }
+
+ private:
+  /// Calls then(turn, piece) for what is left of the gradient.
+  template <class Then>
+  void clipped(const Turn& turn, const Piece& piece, Then then) const {
     const bool second = turn.drawer == static_cast<uint64_t>(Drawer::kOwner);
-    if (second || piece.count == 0) return inner().encode(turn, piece, state, payload);
+    if (second || piece.count == 0) return then(turn, piece);
     const double squares = sum_of_squares(piece.input, piece.count, turn.input_scale);
-    Turn clipped = turn;
+    Turn less = turn;
     if (norm_ > 0) {
       const double limit = share_ ? norm_ / std::sqrt(turn.step.size) : norm_;
       const double norm = std::sqrt(squares);
       // A norm that is no number leaves the gradient as it is: its blocks will be poisoned.
-      if (norm > limit && std::isfinite(norm))
-        clipped.input_scale *= static_cast<float>(limit / norm);
-      return inner().encode(clipped, piece, state, payload);
+      if (norm > limit && std::isfinite(norm)) less.input_scale *= static_cast<float>(limit / norm);
+      return then(less, piece);
     }
     const double deviation = std::sqrt(squares / static_cast<double>(piece.count));
     const auto limit = static_cast<float>(sigma_ * deviation);
-    if (!is_finite(limit)) return inner().encode(turn, piece, state, payload);
+    if (!is_finite(limit)) return then(turn, piece);
     float* cut = turn.workspace.floats(Workspace::kClip, piece.count);
     for (size_t i = 0; i < piece.count; ++i) {
       const float value = turn.input_scale * piece.input[i];
       cut[i] = std::clamp(value, -limit, limit);
     }
-    clipped.input_scale = 1;
-    inner().encode(clipped, {cut, piece.first, piece.count}, state, payload);
+    less.input_scale = 1;
+    then(less, Piece{cut, piece.first, piece.count});
   }
 
- private:
   const double norm_, sigma_;
   const bool share_;
 };

@@ -19,7 +19,7 @@ size_t whole_granule(const Extent& extent) {
 
 float* State::find(std::string_view name) {
   for (Slab& slab : slabs) {
-    if (slab.spec.name == name) return slab.values.data();
+    if (slab.spec.name == name) return &slab;
   }
   return nullptr;
 }

@@ -78,6 +78,7 @@ class Workspace {
     kTakeBack,
     kClip,
     kMemory,
+    kHalves,
     kTransform,
     kSent,
     kChosen,
@@ -113,7 +114,7 @@ enum class Draws : uint8_t { kNone, kShared, kPrivate };
 /// Declared by a codec, tested by the conformance suite, and what the choice of aggregation rests
 /// on.
 struct Traits {
-  bool linear = false;        ///< payloads may be added, as wire() elements, and decoded once
+  bool linear = false;        ///< rounds: payloads may be added, as wire() elements
   bool unbiased = false;      ///< E[decode(encode(x))] = x
   bool contractive = false;   ///< |x - decode(encode(x))|^2 <= (1 - delta) |x|^2, delta > 0
   bool exact_values = false;  ///< what is sent is sent exactly: p == decoded + e' to the bit
@@ -179,10 +180,14 @@ class Codec {
   /// Linear codecs only. Their exchange is `rounds` allreduces; next() turns the outcome of one
   /// round into the payload of the following one; finish() adds `scale` times the decoded outcome
   /// of the last to `result` (zeros) and settles the memory: until then all that was to be sent
-  /// is in it, so that an exchange that fails leaves everything owed.
+  /// is in it, so that an exchange that fails leaves everything owed. Outcomes are sums, or means
+  /// where means are asked for and the elements are no integers; `scale` makes up for the rest.
   virtual int rounds() const { return 1; }
-  virtual DType wire() const { return DType::kUInt8; }
-  virtual size_t round_bytes(int /*round*/, size_t count) const { return payload_bytes(count); }
+  virtual DType wire(int /*round*/) const { return DType::kUInt8; }
+  virtual bool takes_largest(int /*round*/) const { return false; }  ///< the maximum, not the sum
+  virtual size_t round_bytes(int /*round*/, size_t count, int /*ranks*/) const {
+    return payload_bytes(count);
+  }
   virtual void next(const Turn&, const Piece&, State&, const std::byte* /*outcome*/,
                     std::byte* /*payload*/) const {}
   virtual Status finish(const Turn& turn, const Piece& piece, State& state,

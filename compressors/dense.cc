@@ -30,7 +30,7 @@ class Dense final : public Codec {
             .draws = kernels_.random ? Draws::kPrivate : Draws::kNone};
   }
   size_t granule() const override { return bucket_; }
-  DType wire() const override { return wire_; }
+  DType wire(int) const override { return wire_; }
 
   size_t payload_bytes(size_t count) const override {
     return scale_bytes(count) + count / bucket_ * code_bytes(kernels_.bits, bucket_) +

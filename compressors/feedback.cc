@@ -22,7 +22,8 @@ const RegisterStage feedback(
      .what = "error feedback: what was not sent is added to the next gradient (Seide et al. 2014)",
      .keys = {{"decay", "1", "0 to 1: what is owed is multiplied by it at each step"},
               {"units", "grad", "grad, or update: rescaled when the learning rate changes"}},
-     .remember = remember});
+     .remember = remember,
+     .around = around});
 const RegisterStage without({.name = "noef",
                              .order = Order::kMemory,
                              .what = "no memory, although the chain is biased",

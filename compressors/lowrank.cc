@@ -70,10 +70,10 @@ class LowRank final : public Codec {
     return {.linear = true, .conserves = memory_.conserves(), .draws = Draws::kShared};
   }
   size_t granule() const override { return whole_granule(extent()); }
-  DType wire() const override { return DType::kFloat32; }
+  DType wire(int) const override { return DType::kFloat32; }
   int rounds() const override { return 2; }
-  size_t payload_bytes(size_t count) const override { return round_bytes(0, count); }
-  size_t round_bytes(int round, size_t count) const override {
+  size_t payload_bytes(size_t count) const override { return round_bytes(0, count, 1); }
+  size_t round_bytes(int round, size_t count, int) const override {
     return count == 0 ? 0 : (round == 0 ? n_ : m_) * rank_ * sizeof(float);
   }
   std::vector<SlabSpec> slabs(size_t count) const override {
@@ -126,11 +126,11 @@ class LowRank final : public Codec {
     std::memcpy(own, q, m_ * rank_ * sizeof(float));
   }
 
-  Status finish(const Turn&, const Piece& piece, State& state, std::span<const std::byte> outcome,
-                float* result, float scale) const override {
-    if (outcome.size() != round_bytes(1, piece.count)) {
+  Status finish(const Turn& turn, const Piece& piece, State& state,
+                std::span<const std::byte> outcome, float* result, float scale) const override {
+    if (outcome.size() != round_bytes(1, piece.count, 1)) {
       return Status(Code::kCorrupt, fmt::format("lowrank: {} bytes instead of {}", outcome.size(),
-                                                round_bytes(1, piece.count)));
+                                                round_bytes(1, piece.count, 1)));
     }
     if (piece.count == 0) return {};
     const auto* q = reinterpret_cast<const float*>(outcome.data());

@@ -21,8 +21,9 @@ const RegisterPreset kPresets[] = {
          "agg=recode",
          "QSGD, Alistarh et al. 2017; largest magnitude for a norm (recon=l2: Euclid's)"}),
     RegisterPreset({"terngrad",
-                    "clip:sigma={clip=2.5}+noef+quant:bits=2,round=stochastic,bucket=tensor",
-                    "agg=recode", "TernGrad, Wen et al. 2017, each rank with a scale of its own"}),
+                    "clip:sigma={clip=2.5}+noef+quant:bits=2,round=stochastic,bucket=tensor,"
+                    "scale={scale=shared}",
+                    "", "TernGrad, Wen et al. 2017; scale=1: each rank with a scale of its own"}),
     RegisterPreset({"natural", "quant:bits={bits=8},recon=natural,round=stochastic", "agg=recode",
                     "natural compression, Horvath et al. 2019, with a scale for each block"}),
     RegisterPreset({"fp8", "ef+quant:bits=8,recon={format=e4m3},round=nearest", "agg=recode",

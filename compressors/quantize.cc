@@ -1,12 +1,13 @@
 // `quant`: few bits for each element and a scale or two for each block of `bucket` elements.
 // `recon` names the quantizer (a file in kernels/), `round` how it rounds.
 //
-// A scale block of `column` is a run of the last dimensions.
+// A scale block of `column` is a run of the last dimensions. `scale=shared` is shared_scale.h's.
 
 #include <fmt/format.h>
 
 #include "compressors/dense.h"
 #include "compressors/registry.h"
+#include "compressors/shared_scale.h"
 
 namespace hora {
 namespace {
@@ -31,10 +32,13 @@ std::unique_ptr<Codec> make(Keys& keys, Binding& binding) {
   const std::string_view family = keys.text("recon");
   const auto bits = static_cast<int>(keys.count("bits", 1, 8));
   const size_t bucket = bucket_of(keys, binding.extent);
-  const auto scale = static_cast<float>(keys.number("scale", 1e-30, 1e30));
+  const bool shared = keys.text("scale") == "shared";
+  const float scale = shared ? 1.0f : static_cast<float>(keys.number("scale", 1e-30, 1e30));
   const BlockKernels* kernels = nullptr;
   if (round != "nearest") kernels = find_host_kernels(family, bits, true);
   if (!kernels && round != "stochastic") kernels = find_host_kernels(family, bits, false);
+  if (shared && family != "levels") keys.refuse("scale=shared needs recon=levels");
+  if (kernels && shared) return make_shared_scale(bits, kernels->random, bucket, binding);
   if (kernels) return make_dense(*kernels, bucket, DType::kUInt8, scale, binding);
 
   std::string known;
@@ -61,7 +65,8 @@ const RegisterStage quant(
               {"bucket", "512", "elements of a block (multiple of 32), column, or tensor"},
               {"recon", "levels", "the quantizer: see the table"},
               {"round", "auto", "nearest, stochastic, or auto: stochastic if there is such"},
-              {"scale", "1", "what unit and lambda multiply by"}},
+              {"scale", "1",
+               "what unit and lambda multiply by; shared: levels of one scale for all ranks"}},
      .make = make});
 
 }  // namespace

@@ -32,7 +32,7 @@ class RandK final : public Codec {
             .draws = Draws::kShared};
   }
   size_t granule() const override { return kBlock; }
-  DType wire() const override { return DType::kFloat32; }
+  DType wire(int) const override { return DType::kFloat32; }
   size_t payload_bytes(size_t count) const override {
     return (count / kBlock * kept(kBlock) + kept(count % kBlock)) * sizeof(float);
   }
@@ -83,11 +83,13 @@ class RandK final : public Codec {
     HORA_TRY(decode_add(turn, outcome, piece.first, {result, piece.count}, scale));
     float* residual = slab_at(state, "residual", piece);
     if (!residual) return {};
+    const auto* values = reinterpret_cast<const float*>(outcome.data());
     for_each_block(turn, piece.first, piece.count, [&](size_t begin, const Block& block) {
       for (size_t j = 0; j < block.kept; ++j) {
         const size_t i = begin + block.drawn(j);
         if (is_finite(result[i])) residual[i] = 0;
       }
+      values += block.kept;
     });
     return {};
   }

@@ -133,7 +133,7 @@ void StateStore::succeed(Entry& entry, const SavedState& part) {
       const uint64_t end = slab.owned ? stripes.end(i) : extent.count();
       const bool here = !slab.owned || stripes.owner(i) == part.rank;
       const float* from = slab.values.data() + (here && slab.owned ? stripes.slot(i) : 0);
-      for (uint64_t k = 0; here && k < end - i; ++k) target->values[i + k] += factor * from[k];
+      for (uint64_t k = 0; here && k < end - i; ++k) target->add(i + k, factor * from[k]);
       i = end;
     }
   }

@@ -60,7 +60,7 @@ class CodecTrial {
   size_t round_bytes() const {
     size_t bytes = 0;
     for (int round = 0; round < codec_->rounds(); ++round)
-      bytes += codec_->round_bytes(round, count());
+      bytes += codec_->round_bytes(round, count(), context_.size);
     return bytes;
   }
 
@@ -103,7 +103,7 @@ class CodecTrial {
     const Piece piece{asked_.data(), 0, asked_.size()};
     std::vector<std::byte> outcome(bytes_in(payload).begin(), bytes_in(payload).end());
     for (int round = 1; round < codec_->rounds(); ++round) {
-      std::vector<std::byte> next(codec_->round_bytes(round, count()));
+      std::vector<std::byte> next(codec_->round_bytes(round, count(), context_.size));
       codec_->next(turn(), piece, state_, outcome.data(), next.data());
       outcome = std::move(next);
     }

@@ -62,8 +62,8 @@ Result<Cost> cost_of(const CompressionRules& rules, const std::string& name, con
   if (how == Aggregation::kLinear) {
     cost.sent = 0;
     for (int round = 0; round < codec.value()->rounds(); ++round)
-      cost.sent +=
-          there_and_back(static_cast<double>(codec.value()->round_bytes(round, count)), ranks);
+      cost.sent += there_and_back(
+          static_cast<double>(codec.value()->round_bytes(round, count, ranks)), ranks);
   }
   if (how == Aggregation::kMerge)
     cost.sent = static_cast<double>(Merging(*codec.value(), count, ranks).bytes());

@@ -191,22 +191,28 @@ void undo_second_encodings(Job& job) {
 
 // Linear: payloads are sums; one allreduce for each round
 
+Reduction reduction_of(const Job& job, int round) {
+  const Codec& codec = *job.slots.front().codec;
+  const DType wire = codec.wire(round);
+  if (codec.takes_largest(round)) return {wire, ReduceOp::kMax, 1, 1};
+  return {wire, is_float(wire) ? job.combine.op : ReduceOp::kSum, 1, 1};
+}
+
 Ticket linear(Job& job) {
   const int rounds = job.slots.front().codec->rounds();
-  const DType wire = job.slots.front().codec->wire();
   std::byte* before = nullptr;
   size_t total = 0;
   for (int round = 0; round < rounds; ++round) {
     Walk walk(job.slots, 0);
     total = 0;
     for (Chunk chunk; walk.next(chunk);)
-      total += aligned(chunk.slot->codec->round_bytes(round, chunk.count));
+      total += aligned(chunk.slot->codec->round_bytes(round, chunk.count, job.ranks()));
     std::byte* now = job.scratch(round % 2 == 0 ? kOut : kIn, total);
     size_t at = 0, was = 0;
     walk = Walk(job.slots, 0);
     for (Chunk chunk; walk.next(chunk);) {
       const Codec& codec = *chunk.slot->codec;
-      const size_t bytes = codec.round_bytes(round, chunk.count);
+      const size_t bytes = codec.round_bytes(round, chunk.count, job.ranks());
       if (round == 0)
         codec.encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), now + at);
       else
@@ -214,19 +220,21 @@ Ticket linear(Job& job) {
                    now + at);
       std::memset(now + at + bytes, 0, aligned(bytes) - bytes);
       at += aligned(bytes);
-      if (round > 0) was += aligned(codec.round_bytes(round - 1, chunk.count));
+      if (round > 0) was += aligned(codec.round_bytes(round - 1, chunk.count, job.ranks()));
       if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
     }
-    const Segment segment{now, total / bytes_of(wire)};
-    const Reduction reduction{wire, job.combine.op, 1, 1};
+    const Reduction reduction = reduction_of(job, round);
+    const Segment segment{now, total / bytes_of(reduction.dtype)};
     HORA_CO_TRY(co_await job.communicator.allreduce(
         job.lane, Tag::of(job.sequence, static_cast<uint64_t>(round)), {&segment, 1}, reduction));
     before = now;
   }
+  const bool averaged = reduction_of(job, rounds - 1).op == ReduceOp::kAverage;
+  const float scale = averaged ? static_cast<float>(job.combine.postscale) : job.result_scale();
   size_t at = 0;
   Walk walk(job.slots, 0);
   for (Chunk chunk; walk.next(chunk);) {
-    const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count);
+    const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count, job.ranks());
     const Piece piece{nullptr, chunk.first, chunk.count};
     const std::span<float> result = begin_result(job, chunk);
     HORA_CO_TRY(chunk.slot->codec->finish(job.turn(*chunk.slot), piece, job.mine(chunk),
@@ -300,7 +308,7 @@ uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size) {
     if (how != Aggregation::kLinear) once += aligned(chunk.bytes);
     for (int round = 0; how == Aggregation::kLinear && round < chunk.slot->codec->rounds();
          ++round) {
-      once += aligned(chunk.slot->codec->round_bytes(round, chunk.count));
+      once += aligned(chunk.slot->codec->round_bytes(round, chunk.count, size));
     }
   }
   return how == Aggregation::kGather ? once * (ranks - 1) : 2 * once * (ranks - 1) / ranks;

@@ -359,7 +359,6 @@ class Merge {
       const size_t at = job_.advance(chunk);
       const bool poisoned = heads_[index] == kPoisoned;
       if (poisoned) take_back(job_, chunk, job_.out + at, nullptr);
-      float* residual = slab_at(job_.mine(chunk), "residual", {nullptr, chunk.first, chunk.count});
       for (; left != end && left->chunk == index; ++left) {
         if (residual && !poisoned) residual[left->element] += left->value;
       }

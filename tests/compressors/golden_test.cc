@@ -127,7 +127,8 @@ const std::map<std::string, std::string> kCommitted = {
     {"signsgd", "8b471a554061ef05"},
     {"signum", "8b471a554061ef05"},
     {"strom", "3185121dd91ee5b1"},
-    {"terngrad", "9d82d80d6fd277a0"},
+    {"terngrad", "c414b7a83f1d4945"},
+    {"terngrad:scale=1", "9d82d80d6fd277a0"},
     {"threshold", "67d73020ff5e4713"},
     {"topk", "672142f61eb47d37"},
     {"topk:ratio=3%+bitmap", "2835571b85bd8d34"},
@@ -151,7 +152,8 @@ std::vector<std::string> chains_with_bytes() {
     chains.push_back(fmt::format("ef+quant:bits={},recon={},round={}", k.bits, k.family,
                                  k.random ? "stochastic" : "nearest"));
   }
-  for (const char* more : {"ef+bf16", "ef+randk", "hadamard:block=256+onebit", "mc+topk:ratio=2%"})
+  for (const char* more :
+       {"ef+bf16", "ef+randk", "hadamard:block=256+onebit", "mc+topk:ratio=2%", "terngrad:scale=1"})
     chains.push_back(more);
   return chains;
 }

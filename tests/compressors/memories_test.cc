@@ -159,7 +159,7 @@ struct Matrix {
     run.context.step = step;
     std::vector<std::byte> payload(run.codec->payload_bytes(g.size()));
     run.codec->encode(run.turn(), {g.data(), 0, g.size()}, run.state, payload.data());
-    std::vector<std::byte> second(run.codec->round_bytes(1, g.size()));
+    std::vector<std::byte> second(run.codec->round_bytes(1, g.size(), 1));
     run.codec->next(run.turn(), {g.data(), 0, g.size()}, run.state, payload.data(), second.data());
     Values out(g.size());
     EXPECT_TRUE(
@@ -182,8 +182,8 @@ TEST(LowRank, SendsAMatrixOfItsRankExactly) {
   Matrix two("noef+lowrank:rank=2", kRows, kColumns);
   const Values got = two.exchange(m, 0);
   for (size_t i = 0; i < m.size(); ++i) ASSERT_NEAR(got[i], m[i], 1e-3) << i;
-  EXPECT_EQ(two.codec->round_bytes(0, m.size()), 2 * kRows * 4);
-  EXPECT_EQ(two.codec->round_bytes(1, m.size()), 2 * kColumns * 4);
+  EXPECT_EQ(two.codec->round_bytes(0, m.size(), 1), 2 * kRows * 4);
+  EXPECT_EQ(two.codec->round_bytes(1, m.size(), 1), 2 * kColumns * 4);
 }
 
 TEST(LowRank, WarmStartFindsTheLargestDirectionAndTheMemoryTheRest) {

@@ -26,7 +26,7 @@ TEST(Presets, AreTheChainsOfTheirPapers) {
   expect_same("onebit", "ef+quant:bits=1,recon=twomean,bucket=512");
   expect_same("efsign", "ef:units=update+quant:bits=1,recon=l1mean,bucket=tensor");
   // Dropping without a limit: TernGrad is QSGD with one level a side.
-  expect_same("terngrad:clip=1000000", "qsgd:bits=2,bucket=tensor");
+  expect_same("terngrad:clip=1000000,scale=1", "qsgd:bits=2,bucket=tensor");
   // Without momentum deep gradient compression is gradient dropping.
   expect_same("dgc:m=0,ratio=1%,clip=1e9", "drop:ratio=1%");
   expect_same("strom:tau=0.5,k=4",

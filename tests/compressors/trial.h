@@ -53,7 +53,7 @@ struct Trial {
       return out;
     }
     for (int round = 1; round < codec->rounds(); ++round) {
-      std::vector<std::byte> next(codec->round_bytes(round, piece.count));
+      std::vector<std::byte> next(codec->round_bytes(round, piece.count, context.size));
       codec->next(turn(), piece, state, payload.data(), next.data());
       payload = std::move(next);
     }
