@@ -9,53 +9,15 @@
 // whole. A vector is a matrix of one row, which is sent exactly: give it another chain by a rule.
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include <fmt/format.h>
 
 #include "compressors/stage.h"
+#include "compressors/vectors.h"
 
 namespace hora {
 namespace {
-
-/// Sixteen sums side by side, joined in pairs: one order, and vectors.
-float dot(const float* a, const float* b, size_t count) {
-  constexpr size_t kSide = 16;
-  float sums[kSide] = {};
-  size_t i = 0;
-  for (; i + kSide <= count; i += kSide) {
-    for (size_t k = 0; k < kSide; ++k) sums[k] += a[i + k] * b[i + k];
-  }
-  for (size_t k = 0; i + k < count; ++k) sums[k] += a[i + k] * b[i + k];
-  for (size_t half = kSide / 2; half > 0; half /= 2) {
-    for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
-  }
-  return sums[0];
-}
-
-void add_scaled(float scale, const float* __restrict from, size_t count, float* __restrict to) {
-  for (size_t i = 0; i < count; ++i) to[i] += scale * from[i];
-}
-
-bool all_zero(const float* x, size_t count) {
-  return std::all_of(x, x + count, [](float value) { return value == 0; });
-}
-
-/// Gram-Schmidt over `rank` vectors of n elements; one that vanishes becomes zero.
-void orthonormalize(float* p, size_t rank, size_t n) {
-  for (size_t k = 0; k < rank; ++k) {
-    float* column = p + k * n;
-    const float before = dot(column, column, n);
-    for (size_t other = 0; other < k; ++other)
-      add_scaled(-dot(column, p + other * n, n), p + other * n, n, column);
-    const float left = dot(column, column, n);
-    // What is left of a dependent vector is rounding: as a direction it would be noise.
-    const bool vanished = !(left > 1e-12f * before) || !(left > 1e-30f);
-    const float scale = vanished ? 0.0f : 1.0f / std::sqrt(left);
-    for (size_t i = 0; i < n; ++i) column[i] *= scale;
-  }
-}
 
 class LowRank final : public Codec {
  public:

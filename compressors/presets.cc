@@ -47,6 +47,9 @@ const RegisterPreset kPresets[] = {
                     "deep gradient compression, Lin et al. 2018; the norm is each tensor's"}),
     RegisterPreset(
         {"powersgd", "ef+lowrank:rank={rank=2}", "agg=linear", "PowerSGD, Vogels et al. 2019"}),
+    RegisterPreset({"gradiveq", "noef+basis:slice={K=512},rank={r=64},refresh={refresh=500}",
+                    "agg=linear",
+                    "GradiVeQ, Yu et al. 2018; how the basis is learned is our reconstruction"}),
     RegisterPreset(
         {"fosgd",
          "noef+hadamard:block={block=32k}+quant:bits=1,recon=lambda,scale={c=2},bucket=32k",

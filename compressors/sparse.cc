@@ -8,7 +8,6 @@
 namespace hora {
 namespace {
 
-constexpr size_t kGranule = 65536;  // a piece of a split tensor is not less
 constexpr uint32_t kPoisonedHead = ~0u;
 
 class Sparse final : public Codec {
@@ -28,7 +27,7 @@ class Sparse final : public Codec {
             .conserves = memory_.conserves(),
             .draws = values_ ? values_->traits().draws : Draws::kNone};
   }
-  size_t granule() const override { return kGranule; }
+  size_t granule() const override { return selector_->granule(); }
   size_t payload_bytes(size_t count) const override {
     return count == 0 ? 0 : values_at(count) + value_bytes(selector_->most(count));
   }

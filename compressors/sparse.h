@@ -22,6 +22,9 @@ class Selector {
                         uint32_t* chosen) const = 0;
   static constexpr size_t kPoisoned = ~size_t{0};
 
+  /// Pieces begin at multiples of it, counted in elements of the tensor.
+  virtual size_t granule() const { return 65536; }
+
   /// Whether sending what was chosen always takes something off: |x - sent|^2 <= (1 - d) |x|^2.
   virtual bool contractive() const = 0;
 };

@@ -38,6 +38,8 @@ const std::vector<std::string> kChains = {"onebit",
                                           "ef+randk:ratio=5%",
                                           "powersgd",
                                           "lossless",
+                                          "ef+mask:ratio=5%",
+                                          "ef+basis:slice=64,rank=8,refresh=2",
                                           "signsgd",
                                           "noef+quant:bits=1,recon=l1mean"};
 
@@ -343,7 +345,7 @@ double distance_after(const std::string& text, int ranks, int steps) {
 TEST(Training, MemoryFindsTheOptimumThatBiasMisses) {
   for (const char* chain :
        {"quant:bits=1,recon=twomean", "quant:bits=1,recon=l1mean", "quant:bits=1,recon=midmean",
-        "topk:ratio=5%", "topk:ratio=5%;agg=merge",
+        "topk:ratio=5%", "topk:ratio=5%;agg=merge", "mask:ratio=25%",
         "proportion:pi=20+quant:bits=1,recon=twomean"}) {
     const std::string with = std::string("ef+") + chain, without = std::string("noef+") + chain;
     const double good = distance_after(with, 4, 1500), bad = distance_after(without, 4, 1500);

@@ -45,7 +45,8 @@ TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
   for (const size_t count : kSizes) {
     Trial run(GetParam(), count);
     if (!run.codec->traits().conserves) continue;
-    const bool rotates = GetParam().find("hadamard") != std::string::npos;
+    const bool rotates = GetParam().find("hadamard") != std::string::npos ||
+                         GetParam().find("basis") != std::string::npos;
     const bool exact = run.codec->traits().exact_values;
     for (uint64_t step = 0; step < 3; ++step) {
       const auto g = gradient(count, static_cast<uint32_t>(step));
@@ -57,7 +58,7 @@ TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
         const float p = g[i] + before[i], got = sent[i] + after[i];
         // A transform rounds sums of its whole block.
         const float most = rotates ? all : std::max(std::fabs(p), std::fabs(sent[i]));
-        const float allowed = exact ? 0 : 2.4e-7f * most;
+        const float allowed = exact ? 0 : (rotates ? 2e-6f : 2.4e-7f) * most;
         // A macro for each of some ten million elements would take most of the suite's time.
         if (!(std::fabs(p - got) <= allowed)) ASSERT_NEAR(p, got, allowed) << count << " " << i;
       }
@@ -157,7 +158,7 @@ TEST_P(CodecTest, ResultsDoNotDependOnChunks) {
   for (uint64_t step = 0; step < 2; ++step) {
     const auto expected = whole.decode(whole.encode(g, step));
     std::vector<float> got(kCount);
-    parts.context.step = step;
+    parts.begin(step);
     const size_t chunk = parts.codec->granule() * 3;
     for (size_t first = 0; first < kCount; first += chunk) {
       const Piece piece{g.data() + first, first, std::min(chunk, kCount - first)};
@@ -238,6 +239,7 @@ TEST_P(CodecTest, DrawsDependOnSeedStepTensorAndDrawerOnly) {
   EXPECT_EQ(one, payload(5, 42, 0, 0));
   const Trial any(GetParam(), 10);
   if (any.codec->rounds() > 1) GTEST_SKIP() << "draws only where it starts";
+  if (any.until != ~uint64_t{0}) GTEST_SKIP() << "another codec in the next step";
   const Draws draws = any.codec->traits().draws;
   const bool random = draws != Draws::kNone;
   EXPECT_EQ(one != payload(6, 42, 0, 0), random);
@@ -292,6 +294,7 @@ TEST_P(CodecTest, InputScaleMultipliesTheGradientAlone) {
   std::vector<float> doubled = g;
   for (float& v : doubled) v *= 2;
   scaled.encode(g), plain.encode(g);
+  scaled.begin(1);
   std::vector<std::byte> a(scaled.codec->payload_bytes(1000));
   scaled.codec->encode(scaled.turn(0, 2.0f), {g.data(), 0, 1000}, scaled.state, a.data());
   EXPECT_EQ(a, plain.encode(doubled, 1));

@@ -43,7 +43,9 @@ std::string fingerprint(const std::string& chain) {
 
 /// Every preset and every quantizer, and what else has bytes of its own.
 const std::map<std::string, std::string> kCommitted = {
+    {"basis", "28fb73e369c28f3a"},
     {"bf16", "a011fab870165660"},
+    {"columns", "6ccd804557f44295"},
     {"dgc", "4aca53adda91dc0d"},
     {"drop", "672142f61eb47d37"},
     {"dryden", "7744d07484caa8dc"},
@@ -112,9 +114,11 @@ const std::map<std::string, std::string> kCommitted = {
     {"fosgd", "ef699127066682d1"},
     {"fp16", "e104dfc39e9a886a"},
     {"fp8", "cc41afa3d05dcfb8"},
+    {"gradiveq", "28fb73e369c28f3a"},
     {"hadamard:block=256+onebit", "888adfc9fb8a9bb1"},
     {"lossless", "85c7ad2c96a7548e"},
     {"lowrank", "d0b518a19281e6cb"},
+    {"mask", "00bcc54e4c1fb4ee"},
     {"mc+topk:ratio=2%", "bfed0491755306e3"},
     {"natural", "0844c08edfd26dc7"},
     {"onebit", "3593ca273ddbe4c4"},

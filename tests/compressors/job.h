@@ -97,8 +97,10 @@ class Job {
       rank->backend = local::open(hub, r);
       rank->communicator = std::make_unique<Faulty>(
           rank->backend->communicator(0, members, 0).value(), options.fails, options.after);
-      for (const TensorSpec& t : tensors_) {
-        rank->codecs.push_back(config_.codec({t.id, 1, t.count}).value());
+      rank->until.resize(tensors_.size());
+      for (size_t i = 0; i < tensors_.size(); ++i) {
+        const TensorSpec& t = tensors_[i];
+        rank->codecs.push_back(config_.codec({t.id, 1, t.count}, 0, &rank->until[i]).value());
         how_ = config_.aggregation(*rank->codecs.back(), ranks);
         rank->store.get(0, std::to_string(t.id), *rank->codecs.back(), config_.canonical(),
                         {how_ == Aggregation::kRecode, r, ranks});
@@ -165,6 +167,7 @@ class Job {
     std::unique_ptr<Faulty> communicator;
     Lane lane{0};
     std::vector<std::unique_ptr<Codec>> codecs;
+    std::vector<uint64_t> until;  // the first step that needs another codec
     StateStore store;
     StepContext context;
     uint64_t sequence = 0;
@@ -179,6 +182,10 @@ class Job {
 
   void prepare(OneRank& rank, int r, size_t t, uint64_t number,
                const std::function<float(uint64_t, int, uint64_t, size_t)>& value) {
+    if (number >= rank.until[t]) {
+      const Extent extent{tensors_[t].id, 1, tensors_[t].count};
+      rank.codecs[t] = config_.codec(extent, number, &rank.until[t]).value();
+    }
     const size_t count = tensors_[t].count, width = bytes_of(options_.dtype);
     std::vector<float> wide(count);
     for (size_t i = 0; i < count; ++i) wide[i] = value(tensors_[t].id, r, number, i);

@@ -39,7 +39,7 @@ TEST(Presets, AreTheChainsOfTheirPapers) {
 TEST(Presets, EveryPresetOfThePapersIsThere) {
   for (const char* name :
        {"onebit", "qsgd", "terngrad", "signsgd", "signum", "efsign", "strom", "dryden", "drop",
-        "dgc", "powersgd", "fosgd", "randk", "natural", "fp8", "fp16", "bf16"}) {
+        "dgc", "powersgd", "gradiveq", "fosgd", "randk", "natural", "fp8", "fp16", "bf16"}) {
     EXPECT_TRUE(ChainConfig::parse(name).ok()) << name;
   }
 }

@@ -31,14 +31,19 @@ struct Trial {
     const auto parsed = ChainConfig::parse(text);
     EXPECT_TRUE(parsed.ok()) << text << ": " << parsed.status().message();
     config = parsed.value();
-    codec = config.codec(extent).value();
+    codec = config.codec(extent, 0, &until).value();
     state = make_state(*codec, 0, count);
   }
   Turn turn(uint64_t drawer = 0, float input_scale = 1) {
     return {context, drawer, workspace, input_scale};
   }
+  /// Exchange number `step` begins: some chains have a codec for some steps only.
+  void begin(uint64_t step) {
+    if (step < from || step >= until) codec = config.codec(extent, step, &until).value();
+    from = context.step = step;
+  }
   std::vector<std::byte> encode(std::span<const float> g, uint64_t step = 0, uint64_t drawer = 0) {
-    context.step = step;
+    begin(step);
     asked.assign(g.begin(), g.end());
     std::vector<std::byte> payload(codec->payload_bytes(g.size()));
     codec->encode(turn(drawer), {g.data(), 0, g.size()}, state, payload.data());
@@ -71,7 +76,8 @@ struct Trial {
   ChainConfig config;
   std::unique_ptr<Codec> codec;
   State state;
-  std::vector<float> asked;  ///< of the last encode
+  uint64_t from = 0, until = 0;  ///< the steps that the codec is for
+  std::vector<float> asked;      ///< of the last encode
 };
 
 inline std::string identifier(std::string text) {

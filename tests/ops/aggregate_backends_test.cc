@@ -160,6 +160,7 @@ TEST_P(AggregateOver, IntegersOfASharedScaleGiveTheSameBits) {
 }
 TEST_P(AggregateOver, SharedPositionsGiveTheSameBits) {
   compare("ef+randk:ratio=5%");
+  compare("ef+mask:ratio=5%");
 }
 TEST_P(AggregateOver, RecodeGivesTheSameBits) {
   compare("onebit");
