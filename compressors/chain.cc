@@ -1,6 +1,7 @@
 #include "compressors/chain.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include <fmt/format.h>
 
@@ -44,14 +45,15 @@ std::string expand(const Preset& preset, const std::map<std::string, std::string
 }
 
 /// Merging may leave more to the memory than gathering does, so there must be one.
-bool merging_pays(const Codec& codec, int ranks) {
+bool merging_pays(const Codec& codec, int ranks, std::span<const int> degrees) {
   constexpr size_t kUsual = size_t{1} << 20;  // elements
   const std::vector<SlabSpec> slabs = codec.slabs(1);
   const bool remembers = std::any_of(slabs.begin(), slabs.end(),
                                      [](const SlabSpec& slab) { return slab.name == "residual"; });
   const uint64_t gathered =
       uint64_t{codec.payload_bytes(kUsual)} * static_cast<uint64_t>(ranks - 1);
-  return remembers && codec.most_sent(1) > 0 && Merging(codec, kUsual, ranks).bytes() < gathered;
+  return remembers && codec.most_sent(1) > 0 &&
+         Merging(codec, kUsual, ranks, degrees).bytes() < gathered;
 }
 
 Order order_of(std::string_view stage) {
@@ -112,18 +114,39 @@ Result<ChainConfig> ChainConfig::parse_sections(const std::vector<Fragment>& sec
   return config;
 }
 
-Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
-  if (key == "agg") {
-    static const std::vector<std::string_view> kKnown = {"auto",   "linear", "recode",
-                                                         "gather", "merge",  "vote"};
-    if (std::find(kKnown.begin(), kKnown.end(), value) == kKnown.end()) {
-      return text_error(at,
-                        fmt::format("no aggregation '{}'{}", value, did_you_mean(value, kKnown)));
-    }
-    aggregation_ = value;
-    aggregation_given_ = true;
-    return {};
+Status ChainConfig::parse_aggregation(std::string_view value, size_t at) {
+  static const std::vector<std::string_view> kKnown = {"auto",   "linear", "recode",
+                                                       "gather", "merge",  "vote"};
+  constexpr std::string_view kDegrees = "degrees=";
+  const size_t colon = value.find(':');
+  const std::string_view name = value.substr(0, colon);
+  if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) {
+    return text_error(at, fmt::format("no aggregation '{}'{}", name, did_you_mean(name, kKnown)));
   }
+  aggregation_ = name;
+  aggregation_given_ = true;
+  degrees_.clear();
+  if (colon == std::string_view::npos) return {};
+  std::string_view rest = value.substr(colon + 1);
+  if (name != "merge" || !rest.starts_with(kDegrees))
+    return text_error(at, "only merge has a key: agg=merge:degrees=4x2");
+  for (const Fragment& part : split({rest.substr(kDegrees.size()), 0}, 'x')) {
+    int degree = 0;
+    const char* const end = part.text.data() + part.text.size();
+    const auto [last, error] = std::from_chars(part.text.data(), end, degree);
+    if (error != std::errc() || last != end || degree < 2 || degree > 1024 ||
+        degrees_.size() == Butterfly::kMost) {
+      return text_error(
+          at, fmt::format("degrees={} must be up to {} numbers from 2 to 1024, such as 4x2",
+                          rest.substr(kDegrees.size()), Butterfly::kMost));
+    }
+    degrees_.push_back(degree);
+  }
+  return {};
+}
+
+Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
+  if (key == "agg") return parse_aggregation(value, at);
   if (key == "link" && value == "all") return {};
   if (key == "link") {
     return text_error(at,
@@ -272,6 +295,8 @@ void ChainConfig::write_canonical() {
     }
   }
   if (!none()) canonical_ += ";agg=" + aggregation_;
+  for (size_t i = 0; !none() && i < degrees_.size(); ++i)
+    canonical_ += fmt::format("{}{}", i == 0 ? ":degrees=" : "x", degrees_[i]);
 }
 
 Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t step,
@@ -327,7 +352,7 @@ Aggregation ChainConfig::aggregation(const Codec& codec, int ranks) const {
   if (aggregation_ == "vote" || codec.traits().votes) return Aggregation::kVote;
   if (codec.traits().linear) return Aggregation::kLinear;
   if (!codec.traits().sparse) return Aggregation::kRecode;
-  return merging_pays(codec, ranks) ? Aggregation::kMerge : Aggregation::kGather;
+  return merging_pays(codec, ranks, degrees_) ? Aggregation::kMerge : Aggregation::kGather;
 }
 
 }  // namespace hora

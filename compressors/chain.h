@@ -32,6 +32,7 @@ std::string_view name_of(Aggregation how);
 ///   chain   = "none" | item *( "+" item )
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
 ///
+/// `merge` may be `merge:degrees=4x2`: of its butterfly, where so many ranks are 8 (merging.h).
 /// Numbers may end in %, k (1024) or M. Presets are expanded, missing keys written out, and a
 /// biased chain gets `ef` unless it says `noef`. Stages stand in the order of enum Order; what a
 /// preset expands to goes where it belongs, and its memory gives way to one that is there already.
@@ -65,6 +66,7 @@ class ChainConfig {
   /// are merged by so many `ranks` that gathering would bring more bytes. The tensor does not
   /// matter, since a bucket has several.
   Aggregation aggregation(const Codec& codec, int ranks) const;
+  std::span<const int> degrees() const { return degrees_; }  ///< of a merge; empty: as it likes
 
  private:
   friend class CompressionRules;
@@ -74,6 +76,7 @@ class ChainConfig {
   Status parse_item(std::string_view text, size_t at, bool expanded);
   Status place(Item item, bool expanded);
   Status check_aggregation(const Codec& probe) const;
+  Status parse_aggregation(std::string_view value, size_t at);
   Status parse_section(std::string_view key, std::string_view value, size_t at);
   Status complete();
   void write_canonical();
@@ -81,6 +84,7 @@ class ChainConfig {
   std::vector<Item> items_;
   std::string aggregation_ = "auto";
   bool aggregation_given_ = false;
+  std::vector<int> degrees_;
   std::string canonical_ = "none";
 };
 

@@ -26,7 +26,21 @@ Merging::Room room(size_t length, size_t most) {
 
 }  // namespace
 
-Butterfly::Butterfly(int ranks) {
+Butterfly::Butterfly(int ranks, std::span<const int> wanted) {
+  int64_t product = 1;
+  for (const int degree : wanted) product *= degree;
+  if (!wanted.empty() && wanted.size() <= kMost && product == ranks) {
+    for (const int degree : wanted) list_[static_cast<size_t>(layers_++)].degree = degree;
+  } else {
+    choose_degrees(ranks);
+  }
+  for (int i = 0, stride = ranks; i < layers_; ++i) {
+    Layer& layer = list_[static_cast<size_t>(i)];
+    layer.stride = stride /= layer.degree;
+  }
+}
+
+void Butterfly::choose_degrees(int ranks) {
   for (int left = ranks; left > 1; ++layers_) {
     HORA_CHECK(layers_ < kMost, fmt::format("{} ranks need a butterfly too deep", ranks));
     list_[static_cast<size_t>(layers_)].degree = degree_of(left);
@@ -35,14 +49,10 @@ Butterfly::Butterfly(int ranks) {
   // Wide layers first: later ones, where more is known of the same elements, have less to send.
   std::sort(list_.begin(), list_.begin() + layers_,
             [](const Layer& a, const Layer& b) { return a.degree > b.degree; });
-  for (int i = 0, stride = ranks; i < layers_; ++i) {
-    Layer& layer = list_[static_cast<size_t>(i)];
-    layer.stride = stride /= layer.degree;
-  }
 }
 
-Merging::Merging(const Codec& codec, size_t count, int ranks)
-    : butterfly_(ranks),
+Merging::Merging(const Codec& codec, size_t count, int ranks, std::span<const int> degrees)
+    : butterfly_(ranks, degrees),
       ranks_(static_cast<uint32_t>(ranks)),
       salt_(static_cast<uint32_t>(codec.extent().id)),
       length_(divide_up(divide_up(count, kRun), ranks_) * kRun) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "compressors/codec.h"
 
@@ -13,8 +14,9 @@ namespace hora {
 /// own in digit i only, `stride` apart. After layer i, what it has is of `stride` owners, its own
 /// number among them; after the last, of itself.
 ///
-/// Degrees are the ranks' factors of at most kWidest, or primes: a function of the number of ranks
-/// alone, so that a sum is added up in one order whatever else is in its bucket.
+/// Degrees are those wanted, if their product is the number of ranks; else the ranks' factors of at
+/// most kWidest, or primes. Nothing else has a say, so that a sum is added up in one order whatever
+/// else is in its bucket.
 ///
 /// Zhao & Canny, "Kylix: A Sparse Allreduce for Commodity Clusters", ICPP 2014.
 class Butterfly {
@@ -25,7 +27,7 @@ class Butterfly {
     int member(int rank, int m) const { return first(rank) + rank % stride + m * stride; }
   };
 
-  explicit Butterfly(int ranks);
+  explicit Butterfly(int ranks, std::span<const int> wanted = {});
   int layers() const { return layers_; }
   const Layer& layer(int i) const { return list_[static_cast<size_t>(i)]; }
 
@@ -33,6 +35,8 @@ class Butterfly {
   static constexpr int kMost = 14;   ///< layers, so that a bucket's tags suffice
 
  private:
+  void choose_degrees(int ranks);
+
   int layers_ = 0;
   std::array<Layer, kMost> list_;
 };
@@ -57,7 +61,7 @@ class Merging {
     size_t bytes() const { return sizeof(uint32_t) + (dense ? 4 * length : 8 * most); }
   };
 
-  Merging(const Codec& codec, size_t count, int ranks);
+  Merging(const Codec& codec, size_t count, int ranks, std::span<const int> degrees = {});
 
   const Butterfly& butterfly() const { return butterfly_; }
   size_t length() const { return length_; }  ///< places of one owner

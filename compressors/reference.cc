@@ -31,7 +31,8 @@ setting does to a model.
 - A key is `name=value`; a name alone is `name=true`. Numbers may end in `%`, `k` (1024) or `M`.
 - Conditions: `dim<=1`, `size<4k` (or `numel`), `glob:*embed*`; relations `< <= > >= =`.
 - Sections: `agg=auto|linear|recode|gather|merge|vote` says how payloads are added up
-  ([architecture.md](architecture.md#compression)); `link=all`.
+  ([architecture.md](architecture.md#compression)); `agg=merge:degrees=8x4x2` for the butterfly of 64 ranks;
+  `link=all`.
 - A chain that is biased gets `ef` unless it says `noef`. A preset may stand in a chain; what it
   expands to goes where it belongs, and its memory gives way to one that is there already.
 - Ranks compare the expanded text, so presets and what they stand for are the same setting.

@@ -66,7 +66,7 @@ Result<Cost> cost_of(const CompressionRules& rules, const std::string& name, con
           static_cast<double>(codec.value()->round_bytes(round, count, ranks)), ranks);
   }
   if (how == Aggregation::kMerge)
-    cost.sent = static_cast<double>(Merging(*codec.value(), count, ranks).bytes());
+    cost.sent = static_cast<double>(Merging(*codec.value(), count, ranks, chain.degrees()).bytes());
   if (how == Aggregation::kRecode) cost.memory += cost.memory / ranks;
   return cost;
 }

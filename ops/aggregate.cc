@@ -295,14 +295,15 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
   co_return status;
 }
 
-uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size) {
+uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
+                    std::span<const int> degrees) {
   const auto ranks = static_cast<uint64_t>(size);
   uint64_t once = 0;
   if (how == Aggregation::kDense) {
     for (const Slot& slot : slots) once += slot.count * bytes_of(slot.dtype);
     return 2 * once * (ranks - 1) / ranks;
   }
-  if (how == Aggregation::kMerge) return merged_bytes(slots, size);
+  if (how == Aggregation::kMerge) return merged_bytes(slots, size, degrees);
   Walk walk(slots, is_striped(how) ? size : 0);
   for (Chunk chunk; walk.next(chunk);) {
     if (how != Aggregation::kLinear) once += aligned(chunk.bytes);

@@ -30,6 +30,7 @@ struct Slot {
 struct Combine {
   ReduceOp op = ReduceOp::kAverage;  ///< kSum or kAverage; kDense takes every ReduceOp
   double prescale = 1, postscale = 1;
+  std::span<const int> degrees = {};  ///< kMerge: those wanted of its butterfly (merging.h)
 };
 
 /// Sums or averages every slot over the communicator's members: one exchange (or one for each
@@ -53,6 +54,7 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
 constexpr size_t kAggregateScratch = 32;
 
 /// Bytes that a rank sends to others for such a bucket, averaged over ranks.
-uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size);
+uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
+                    std::span<const int> degrees = {});
 
 }  // namespace hora

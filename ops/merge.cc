@@ -39,7 +39,7 @@ struct Entries {
 
 class Merge {
  public:
-  explicit Merge(Job& job) : job_(job), butterfly_(job.ranks()) {}
+  explicit Merge(Job& job) : job_(job), butterfly_(job.ranks(), job.combine.degrees) {}
 
   Ticket run() {
     HORA_CO_TRY(co_await encode_all());
@@ -55,7 +55,7 @@ class Merge {
 
  private:
   Merging merging(const Chunk& chunk) const {
-    return Merging(*chunk.slot->codec, chunk.count, job_.ranks());
+    return Merging(*chunk.slot->codec, chunk.count, job_.ranks(), job_.combine.degrees);
   }
 
   /// Bytes that what `room` says takes, over all chunks.
@@ -384,11 +384,11 @@ Ticket merge(Job& job) {
   co_return co_await merge.run();
 }
 
-uint64_t merged_bytes(std::span<const Slot> slots, int size) {
+uint64_t merged_bytes(std::span<const Slot> slots, int size, std::span<const int> degrees) {
   uint64_t total = 0;
   Walk walk(slots, 0);
   for (Chunk chunk; walk.next(chunk);)
-    total += Merging(*chunk.slot->codec, chunk.count, size).bytes();
+    total += Merging(*chunk.slot->codec, chunk.count, size, degrees).bytes();
   return total;
 }
 

@@ -18,6 +18,6 @@ namespace hora::aggregation {
 Ticket merge(Job& job);
 
 /// Bytes that a rank sends for such a bucket.
-uint64_t merged_bytes(std::span<const Slot> slots, int size);
+uint64_t merged_bytes(std::span<const Slot> slots, int size, std::span<const int> degrees);
 
 }  // namespace hora::aggregation

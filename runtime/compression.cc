@@ -126,6 +126,8 @@ void Compression::make_codec(BoundChain& bound, uint64_t step) {
   auto codec = config.value().codec(extent_of(bound.name, bound.shape), step, &bound.until);
   HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
   bound.how = config.value().aggregation(*codec.value(), bound.ranks);
+  const std::span<const int> degrees = config.value().degrees();
+  bound.degrees.assign(degrees.begin(), degrees.end());
   bound.codec = std::move(codec).value();
   bound.from = step;
 }

@@ -25,7 +25,8 @@ struct BoundChain {
   Shape shape;
   std::unique_ptr<Codec> codec;
   Aggregation how = Aggregation::kDense;
-  int ranks = 1;  ///< of the set
+  std::vector<int> degrees;  ///< of a merge
+  int ranks = 1;             ///< of the set
   /// The exchanges that the codec is for: a chain that warms up needs others before and after.
   uint64_t from = 0, until = 0;
 };

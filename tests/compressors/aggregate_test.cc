@@ -219,8 +219,14 @@ TEST(Merge, IntegersAddUpExactlyThroughSeveralLayers) {
   const auto integer = [](uint64_t, int rank, uint64_t, size_t i) {
     return i % 16 == 5 ? static_cast<float>(1000 + 10 * rank + static_cast<int>(i % 9)) : 0.0f;
   };
-  for (const int ranks : {9, 12, 16, 17}) {
-    Job job("topk:ratio=7%;agg=merge", ranks, {{1, 16000}}, {.op = ReduceOp::kSum});
+  for (const auto& [ranks, degrees] : {std::pair(9, ""),
+                                       {12, ""},
+                                       {16, ""},
+                                       {17, ""},
+                                       {12, ":degrees=2x3x2"},
+                                       {16, ":degrees=4x4"}}) {
+    Job job(std::string("topk:ratio=7%;agg=merge") + degrees, ranks, {{1, 16000}},
+            {.op = ReduceOp::kSum});
     expect_ok(job.step(0, integer));
     const auto sum = job.result(0, 0);
     for (size_t i = 0; i < sum.size(); ++i) {

@@ -206,12 +206,12 @@ class Job {
     const std::span<const Slot> all(rank.slots);
     return aggregate(rank.lane, *rank.communicator, ++rank.sequence, how_,
                      options_.fused ? all : all.subspan(b, 1),
-                     {options_.op, options_.prescale, options_.postscale});
+                     {options_.op, options_.prescale, options_.postscale, config_.degrees()});
   }
 
   void run_bucket(size_t b, std::vector<Status>& outcomes) {
     const std::span<const Slot> all(ranks_[0]->slots);
-    sent_ = wire_bytes(how_, options_.fused ? all : all.subspan(b, 1), size());
+    sent_ = wire_bytes(how_, options_.fused ? all : all.subspan(b, 1), size(), config_.degrees());
     if (options_.threads) {
       std::vector<std::jthread> threads;
       for (auto& rank : ranks_) {

@@ -14,7 +14,8 @@ namespace {
 
 TEST(Butterfly, BringsEveryRanksEntriesToEveryOwner) {
   for (int ranks = 1; ranks <= 70; ++ranks) {
-    const Butterfly butterfly(ranks);
+    const int half = ranks % 2 == 0 ? ranks / 2 : 1;
+    const Butterfly butterfly(ranks, std::vector<int>{half, ranks / half});
     for (int from = 0; from < ranks; ++from) {
       for (int owner = 0; owner < ranks; ++owner) {
         int at = from;
@@ -49,8 +50,8 @@ TEST(Butterfly, MembersOfAGroupSeeTheSameGroup) {
   }
 }
 
-std::vector<int> degrees(int ranks) {
-  const Butterfly butterfly(ranks);
+std::vector<int> degrees(int ranks, std::vector<int> wanted = {}) {
+  const Butterfly butterfly(ranks, wanted);
   std::vector<int> list;
   for (int i = 0; i < butterfly.layers(); ++i) list.push_back(butterfly.layer(i).degree);
   return list;
@@ -64,6 +65,13 @@ TEST(Butterfly, DegreesAreNotTooWideAndDoNotGrow) {
   EXPECT_EQ(degrees(22), (std::vector<int>{11, 2}));
   EXPECT_EQ(degrees(64), (std::vector<int>{8, 8}));
   EXPECT_EQ(degrees(96), (std::vector<int>{8, 6, 2}));
+}
+
+TEST(Butterfly, DegreesAreThoseWantedWhereTheyMakeTheRanks) {
+  EXPECT_EQ(degrees(64, {8, 4, 2}), (std::vector<int>{8, 4, 2}));
+  EXPECT_EQ(degrees(12, {2, 6}), (std::vector<int>{2, 6}));
+  EXPECT_EQ(degrees(12, {12}), std::vector<int>{12});
+  EXPECT_EQ(degrees(8, {4, 4}), std::vector<int>{8}) << "of another number of ranks";
 }
 
 TEST(Merging, EveryElementHasAPlaceOfItsOwn) {
