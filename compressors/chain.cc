@@ -338,6 +338,8 @@ Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t
     }
     if (!keys.refused().empty()) return refuse(*item, keys.refused());
   }
+  if (memory.global && !binding.inner->traits().linear)
+    return refuse(*outermost, "ef:ref=global needs payloads that are sums, such as lowrank's");
   if (index) return refuse(*index, "needs a selection such as topk to its left");
   HORA_CHECK(binding.inner != nullptr, canonical_);
   if (until) *until = binding.until;

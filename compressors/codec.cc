@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "compressors/convert.h"
+
 namespace hora {
 
 Extent extent_of(std::string_view name, const Shape& shape) {
@@ -18,25 +20,67 @@ size_t whole_granule(const Extent& extent) {
 }
 
 float* State::find(std::string_view name) {
+  Slab* const found = slab(name);
+  return found ? found->values.data() : nullptr;
+}
+
+State::Slab* State::slab(std::string_view name) {
   for (Slab& slab : slabs) {
     if (slab.spec.name == name) return &slab;
   }
   return nullptr;
 }
 
+std::vector<float> State::Slab::wide() const {
+  if (!spec.half) return values;
+  std::vector<float> floats(halves.size());
+  widen(DType::kBFloat16, reinterpret_cast<const std::byte*>(halves.data()), floats.data(),
+        floats.size());
+  return floats;
+}
+
+void State::Slab::set(std::span<const float> from) {
+  if (spec.half)
+    narrow(DType::kBFloat16, from.data(), reinterpret_cast<std::byte*>(halves.data()), from.size());
+  else
+    std::copy(from.begin(), from.end(), values.begin());
+}
+
+void State::Slab::add(size_t i, float value) {
+  if (!spec.half) {
+    values[i] += value;
+    return;
+  }
+  float sum;
+  auto* const half = reinterpret_cast<std::byte*>(&halves[i]);
+  widen(DType::kBFloat16, half, &sum, 1);
+  sum += value;
+  narrow(DType::kBFloat16, &sum, half, 1);
+}
+
 State make_state(const Codec& codec, uint64_t first, size_t count) {
   State state;
   state.first = first;
   for (SlabSpec& spec : codec.slabs(count)) {
-    const size_t size = spec.count;
-    state.slabs.push_back({std::move(spec), std::vector<float>(size)});
+    State::Slab& slab = state.slabs.emplace_back();
+    slab.values.resize(spec.half ? 0 : spec.count);
+    slab.halves.resize(spec.half ? spec.count : 0);
+    slab.spec = std::move(spec);
   }
   return state;
 }
 
 float* slab_at(State& state, std::string_view slab, const Piece& piece) {
-  float* values = state.find(slab);
-  return values ? values + (piece.first - state.first) : nullptr;
+  State::Slab* const found = state.slab(slab);
+  if (!found) return nullptr;
+  if (found->spec.half)
+    return found->lent ? found->lent + (piece.first - found->lent_first) : nullptr;
+  return found->values.empty() ? nullptr : found->values.data() + (piece.first - state.first);
+}
+
+void owe(State& state, uint64_t element, float value) {
+  State::Slab* const residual = state.slab("residual");
+  if (residual) residual->add(element - state.first, value);
 }
 
 Status Codec::vote(const std::byte*, size_t, size_t, size_t, std::byte*) const {

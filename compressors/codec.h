@@ -48,6 +48,8 @@ struct SlabSpec {
   std::string name;
   size_t count = 0;
   Law law = Law::kPending;
+  bool half = false;  ///< kept in bfloat16: half_memory.h lends it to codecs as floats
+  size_t bytes() const { return count * (half ? sizeof(uint16_t) : sizeof(float)); }
 };
 
 /// One tensor's state on one rank: named float slabs, and nothing else. Saving, loading, resizing
@@ -55,12 +57,21 @@ struct SlabSpec {
 struct State {
   struct Slab {
     SlabSpec spec;
-    std::vector<float> values;
+    std::vector<float> values;     ///< empty where `halves` are not
+    std::vector<uint16_t> halves;  ///< the upper halves of floats
+    float* lent = nullptr;         ///< floats of a piece from lent_first on, for one call
+    uint64_t lent_first = 0;
+
+    size_t size() const { return spec.half ? halves.size() : values.size(); }
+    std::vector<float> wide() const;
+    void set(std::span<const float> from);  ///< `from` has size() elements
+    void add(size_t i, float value);
   };
   std::vector<Slab> slabs;
   uint64_t first = 0;  ///< the tensor element that element 0 of the slabs stands for
 
-  float* find(std::string_view name);  ///< null if there is no such slab
+  float* find(std::string_view name);  ///< null if there is no such slab, or only halves
+  Slab* slab(std::string_view name);   ///< null if there is no such slab
 };
 
 /// Memory that an encoder may use during one call and finds again at the next: no allocation once
@@ -105,6 +116,7 @@ struct Turn {
   float input_scale = 1;  ///< multiplies the input before anything else
   DeviceKind device = DeviceKind::kHost;
   void* stream = nullptr;
+  float mean = 1;     ///< for finish(): times it an outcome is the mean over ranks
   bool held = false;  ///< what to encode is in the slab "residual" already; there is no input
 };
 
@@ -200,7 +212,11 @@ class Codec {
 /// Zeros for the slabs of `count` elements from `first` on.
 State make_state(const Codec& codec, uint64_t first, size_t count);
 
-/// The slab's element that stands for the piece's first; null if there is no such slab.
+/// Adds to what is owed for an element of the tensor; nothing where there is no memory.
+void owe(State& state, uint64_t element, float value);
+
+/// The slab's element that stands for the piece's first; null if there is no such slab, or only
+/// halves that are not lent.
 float* slab_at(State& state, std::string_view slab, const Piece& piece);
 
 }  // namespace hora

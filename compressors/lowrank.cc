@@ -100,12 +100,13 @@ class LowRank final : public Codec {
       for (size_t i = 0; i < piece.count; ++i) result[i] += float_of(kPoison);
       return {};
     }
-    const float *p = state.find("p"), *own = state.find("own_q");
+    const float *p = state.find("p"), *taken = memory_.global ? q : state.find("own_q");
+    const float share = memory_.global ? turn.mean : 1.0f;
     float* residual = slab_at(state, "residual", piece);
     for (size_t i = 0; i < n_; ++i) {
       for (size_t k = 0; k < rank_; ++k) {
         add_scaled(scale * p[k * n_ + i], q + k * m_, m_, result + i * m_);
-        if (residual) add_scaled(-p[k * n_ + i], own + k * m_, m_, residual + i * m_);
+        if (residual) add_scaled(-share * p[k * n_ + i], taken + k * m_, m_, residual + i * m_);
       }
     }
     std::memcpy(state.find("q"), q, m_ * rank_ * sizeof(float));

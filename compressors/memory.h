@@ -11,6 +11,7 @@ struct Memory {
   bool feedback = false;  ///< p = input_scale g + decay e, and e' = p - decode(encode(p))
   bool declined = false;  ///< `noef`: a biased chain stays without
   float decay = 1;
+  bool global = false;        ///< e' = p - what all ranks' mean decodes to; linear chains only
   bool update_units = false;  ///< e is in units of updates: rescaled when the learning rate changes
 
   bool conserves() const { return feedback && decay == 1; }

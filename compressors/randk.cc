@@ -27,7 +27,7 @@ class RandK final : public Codec {
   Traits traits() const override {
     return {.linear = true,
             .unbiased = !memory_.feedback,
-            .exact_values = memory_.feedback,
+            .exact_values = memory_.feedback && !memory_.global,
             .conserves = memory_.conserves(),
             .draws = Draws::kShared};
   }
@@ -87,7 +87,8 @@ class RandK final : public Codec {
     for_each_block(turn, piece.first, piece.count, [&](size_t begin, const Block& block) {
       for (size_t j = 0; j < block.kept; ++j) {
         const size_t i = begin + block.drawn(j);
-        if (is_finite(result[i])) residual[i] = 0;
+        if (is_finite(result[i]))
+          residual[i] = memory_.global ? residual[i] - turn.mean * values[j] : 0;
       }
       values += block.kept;
     });

@@ -24,22 +24,18 @@ std::vector<SavedSlab> saved_slabs(const TensorState& state) {
   std::vector<SavedSlab> slabs;
   for (const bool owned : {false, true}) {
     for (const State::Slab& slab : (owned ? state.owned : state.mine).slabs) {
-      if (slab.spec.law == Law::kScratch || slab.values.empty()) continue;
-      slabs.push_back({owned, slab.spec.name, slab.spec.law, slab.values});
+      if (slab.spec.law == Law::kScratch || slab.size() == 0) continue;
+      slabs.push_back({owned, slab.spec.name, slab.spec.law, slab.wide()});
     }
   }
   return slabs;
 }
 
-State::Slab* find_slab(State& state, std::string_view name) {
-  for (State::Slab& slab : state.slabs) {
-    if (slab.spec.name == name) return &slab;
-  }
-  return nullptr;
-}
-
 void fill_zeros(State& state) {
-  for (State::Slab& slab : state.slabs) slab.values.assign(slab.values.size(), 0.0f);
+  for (State::Slab& slab : state.slabs) {
+    std::fill(slab.values.begin(), slab.values.end(), 0.0f);
+    std::fill(slab.halves.begin(), slab.halves.end(), uint16_t{0});
+  }
 }
 
 }  // namespace
@@ -103,10 +99,9 @@ void StateStore::adopt(Entry& entry, std::vector<Part> parts) {
 /// The same rank of as many ranks: all as it was.
 void StateStore::restore(Entry& entry, SavedState& part) {
   for (SavedSlab& slab : part.slabs) {
-    State::Slab* const target =
-        find_slab(slab.owned ? entry.state.owned : entry.state.mine, slab.name);
-    if (target && target->values.size() == slab.values.size()) {
-      target->values = std::move(slab.values);
+    State::Slab* const target = (slab.owned ? entry.state.owned : entry.state.mine).slab(slab.name);
+    if (target && target->size() == slab.values.size()) {
+      target->set(slab.values);
     } else if (is_owed(slab.law)) {
       lose(slab.values);
     }
@@ -122,9 +117,9 @@ void StateStore::succeed(Entry& entry, const SavedState& part) {
   const Stripes stripes(extent.id, extent.count(), entry.granule, part.size);
   for (const SavedSlab& slab : part.slabs) {
     if (!is_owed(slab.law)) continue;
-    State::Slab* const target = find_slab(entry.state.mine, slab.name);
+    State::Slab* const target = entry.state.mine.slab(slab.name);
     const size_t expected = slab.owned ? stripes.owned(part.rank) : extent.count();
-    if (!target || target->values.size() != extent.count() || slab.values.size() != expected) {
+    if (!target || target->size() != extent.count() || slab.values.size() != expected) {
       lose(slab.values);
       continue;
     }
@@ -141,7 +136,7 @@ void StateStore::succeed(Entry& entry, const SavedState& part) {
 
 void StateStore::forget(const State& state) {
   for (const State::Slab& slab : state.slabs) {
-    if (is_owed(slab.spec.law)) lose(slab.values);
+    if (is_owed(slab.spec.law)) lose(slab.wide());
   }
 }
 
@@ -156,7 +151,7 @@ double StateStore::owed(SetId set, std::string_view tensor) const {
   for (const State* state : {&found->second.state.mine, &found->second.state.owned}) {
     for (const State::Slab& slab : state->slabs) {
       if (!is_owed(slab.spec.law)) continue;
-      for (const float value : slab.values) squares += double{value} * value;
+      for (const float value : slab.wide()) squares += double{value} * value;
     }
   }
   return std::sqrt(squares);

@@ -66,7 +66,7 @@ class CodecTrial {
 
   size_t memory_bytes() const {
     size_t bytes = 0;
-    for (const State::Slab& slab : state_.slabs) bytes += slab.values.size() * sizeof(float);
+    for (const State::Slab& slab : state_.slabs) bytes += slab.spec.bytes();
     return bytes;
   }
 
@@ -131,10 +131,11 @@ class CodecTrial {
 
   /// What is owed, written to `values`; False if the chain remembers nothing.
   bool residual(const Floats& values) {
-    const float* owed = state_.find("residual");
+    State::Slab* const owed = state_.slab("residual");
     if (!owed) return false;
     if (values.size() != count()) refuse_size("values", values.size());
-    std::copy_n(owed, count(), values.data());
+    const std::vector<float> wide = owed->wide();
+    std::copy_n(wide.data(), count(), values.data());
     return true;
   }
 

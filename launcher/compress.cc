@@ -56,7 +56,7 @@ Result<Cost> cost_of(const CompressionRules& rules, const std::string& name, con
   cost.how = name_of(how);
   cost.promises = promises_of(traits);
   for (const SlabSpec& slab : codec.value()->slabs(count))
-    cost.memory += 4.0 * static_cast<double>(slab.count);
+    cost.memory += static_cast<double>(slab.bytes());
   const auto payload = static_cast<double>(codec.value()->payload_bytes(count));
   cost.sent = how == Aggregation::kGather ? payload * (ranks - 1) : there_and_back(payload, ranks);
   if (how == Aggregation::kLinear) {

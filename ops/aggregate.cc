@@ -172,8 +172,8 @@ void undo_second_encodings(Job& job) {
   size_t at = 0, undone = 0;
   for (Chunk chunk; undone < job.recoded && walk.next(chunk);) {
     if (chunk.owner != job.me()) continue;
-    const Piece piece{nullptr, chunk.first, chunk.count};
-    if (float* residual = slab_at(job.owned(chunk), "residual", piece)) {
+    State& owned = job.owned(chunk);
+    if (owned.slab("residual")) {
       const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
       std::fill(back.begin(), back.end(), 0.0f);
       Status own = chunk.slot->codec->decode_add(
@@ -181,7 +181,7 @@ void undo_second_encodings(Job& job) {
       if (own.ok()) own = add_up(job, chunk, at, back, -1.0f);
       HORA_CHECK(own.ok(), own.message());  // both were decoded or written here before
       for (size_t i = 0; i < chunk.count; ++i) {
-        if (is_finite(back[i])) residual[i] += back[i];
+        if (is_finite(back[i])) owe(owned, chunk.first + i, back[i]);
       }
     }
     at += aligned(chunk.bytes);
@@ -237,9 +237,10 @@ Ticket linear(Job& job) {
     const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count, job.ranks());
     const Piece piece{nullptr, chunk.first, chunk.count};
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(chunk.slot->codec->finish(job.turn(*chunk.slot), piece, job.mine(chunk),
-                                          {before + at, bytes}, result.data(),
-                                          static_cast<float>(job.combine.postscale)));
+    Turn turn = job.turn(*chunk.slot);
+    if (!averaged) turn.mean = 1.0f / static_cast<float>(job.ranks());
+    HORA_CO_TRY(chunk.slot->codec->finish(turn, piece, job.mine(chunk), {before + at, bytes},
+                                          result.data(), scale));
     end_result(chunk, result);
     at += aligned(bytes);
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());

@@ -360,7 +360,7 @@ class Merge {
       const bool poisoned = heads_[index] == kPoisoned;
       if (poisoned) take_back(job_, chunk, job_.out + at, nullptr);
       for (; left != end && left->chunk == index; ++left) {
-        if (residual && !poisoned) residual[left->element] += left->value;
+        if (!poisoned) owe(job_.mine(chunk), chunk.first + left->element, left->value);
       }
     }
   }

@@ -396,7 +396,7 @@ Result<std::vector<Remembered>> Engine::memories(double* lost) {
                    const TensorState& state) {
       uint64_t bytes = 0;
       for (const State* slabs : {&state.mine, &state.owned})
-        for (const State::Slab& slab : slabs->slabs) bytes += slab.values.size() * sizeof(float);
+        for (const State::Slab& slab : slabs->slabs) bytes += slab.spec.bytes();
       list.push_back({set, tensor, chain, state.step, bytes, store.owed(set, tensor)});
     });
     if (lost) *lost = store.lost();

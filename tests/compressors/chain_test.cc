@@ -28,11 +28,13 @@ TEST(Chain, PresetsAreExpandedAndKeysWrittenOut) {
   };
   EXPECT_EQ(canonical("none"), "none");
   EXPECT_EQ(canonical("drop:ratio=1%"),
-            "ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;agg=gather");
+            "ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;agg=gather");
   EXPECT_EQ(
       canonical("onebit:bucket=2k"),
-      "ef:decay=1,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto,scale=1;agg=recode");
-  EXPECT_EQ(canonical("topk"), "ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;agg=auto");
+      "ef:decay=1,dtype=f32,ref=local,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto,"
+      "scale=1;agg=recode");
+  EXPECT_EQ(canonical("topk"),
+            "ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;agg=auto");
   EXPECT_EQ(canonical("agg=gather;onebit"), canonical("onebit;agg=gather"));
 }
 
@@ -108,11 +110,13 @@ TEST(Chain, WhatAPresetExpandsToGoesWhereItBelongs) {
     return std::string(ChainConfig::parse(text).value().chain_text());
   };
   const std::string quant = "quant:bits=1,bucket=512,recon=twomean,round=auto,scale=1";
-  EXPECT_EQ(chain("hadamard+onebit"), "ef:decay=1,units=grad+hadamard:block=32768+" + quant);
-  EXPECT_EQ(chain("ef:decay=0.5+onebit"), "ef:decay=0.5,units=grad+" + quant);
+  EXPECT_EQ(chain("hadamard+onebit"),
+            "ef:decay=1,dtype=f32,ref=local,units=grad+hadamard:block=32768+" + quant);
+  EXPECT_EQ(chain("ef:decay=0.5+onebit"), "ef:decay=0.5,dtype=f32,ref=local,units=grad+" + quant);
   EXPECT_EQ(chain("noef+onebit"), "noef+" + quant);
   EXPECT_EQ(chain("clip:norm=1+topk"),
-            "clip:norm=1,scale=one,sigma=0+ef:decay=1,units=grad+topk:ratio=0.01,warmup=0");
+            "clip:norm=1,scale=one,sigma=0+ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0."
+            "01,warmup=0");
 }
 
 TEST(Chain, ABiasedChainGetsAMemoryUnlessDeclined) {
@@ -167,7 +171,7 @@ TEST(Rules, TheFirstThatMatchesDecides) {
   EXPECT_FALSE(rules.for_tensor("layer.weight", {64, 64}, DType::kBFloat16).none());
   EXPECT_EQ(parse_rules(rules.canonical()).value().canonical(), rules.canonical());
   EXPECT_TRUE(rules.canonical().ends_with(
-      ";rule=glob:*embed*->ef:decay=1,units=grad+topk:ratio=0.01,warmup=0;rule="
+      ";rule=glob:*embed*->ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;rule="
       "dim<=1->none;rule=size<4096->bf16"));
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "compressors/convert.h"
 #include "compressors/registry.h"
 #include "tests/compressors/trial.h"
 

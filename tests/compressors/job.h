@@ -147,14 +147,19 @@ class Job {
     for (const auto& rank : ranks_) {
       const Codec& codec = *rank->codecs[tensor];
       TensorState& state = states(*rank, tensor);
-      if (const float* e = state.mine.find("residual")) sum += double{e[i]};
+      if (const State::Slab* e = state.mine.slab("residual")) sum += double{value_of(*e, i)};
       const Stripes stripes(codec.extent().id, codec.extent().count(), codec.granule(), size());
-      const float* e = state.owned.find("residual");
+      const State::Slab* e = state.owned.slab("residual");
       const int me = rank->communicator->rank();
       if (e && how_ == Aggregation::kRecode && stripes.owner(i) == me)
-        sum += double{e[stripes.slot(i)]};
+        sum += double{value_of(*e, stripes.slot(i))};
     }
     return sum;
+  }
+  /// What one rank owes of a tensor.
+  std::vector<float> residual(int rank, size_t tensor) {
+    const float* e = states(*ranks_[static_cast<size_t>(rank)], tensor).mine.find("residual");
+    return {e, e + tensors_[tensor].count};
   }
   size_t tensors() const { return tensors_.size(); }
   size_t count(size_t tensor) const { return tensors_[tensor].count; }
@@ -174,6 +179,10 @@ class Job {
     std::vector<std::vector<std::byte>> gradients, results;
     std::vector<Slot> slots;
   };
+
+  static float value_of(const State::Slab& slab, size_t i) {
+    return slab.spec.half ? float_of(uint32_t{slab.halves[i]} << 16) : slab.values[i];
+  }
 
   TensorState& states(OneRank& rank, size_t t) {
     return rank.store.get(0, std::to_string(tensors_[t].id), *rank.codecs[t], config_.canonical(),
