@@ -6,8 +6,9 @@
 //   second payload  f32 value[k]
 //   bad = ranks that have a NaN or an Inf: the tensor is NaN everywhere
 //
-// ScaleCom, Chen et al., NeurIPS 2020 (its cyclic local top-k). Ranks' memories are alike, says the
-// paper, because most of what each owes is the same; so one rank's largest are nearly everybody's.
+// The cyclic local top-k of ScaleCom, Chen et al., NeurIPS 2020. It rests on ranks' gradients being
+// alike: what only another rank owes much of waits, and a learning rate that topk bears can be too
+// high for it. The paper's low-pass filter of the memory, made for that, is not here.
 
 #include <algorithm>
 #include <cmath>
