@@ -10,6 +10,8 @@ from typing import NamedTuple
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160)
 _T += (2.145, 2.131, 2.120, 2.110, 2.101, 2.093)
 
+FEWEST = 5
+
 
 class Interval(NamedTuple):
     """A mean and its 95 % interval, `mean - half` to `mean + half`; of one value all that is known
@@ -17,9 +19,13 @@ class Interval(NamedTuple):
 
     mean: float
     half: float
+    count: int = FEWEST  #: of the values
 
     def verdict(self, bound: float) -> str:
-        """Where the truth lies, as far as the interval tells: within -bound to bound, or not."""
+        """Where the truth lies, as far as the interval tells: within -bound to bound, or not. Of
+        few values nothing: two that happen to agree would have an interval of no width."""
+        if self.count < FEWEST:
+            return "too few seeds"
         low, high = self.mean - self.half, self.mean + self.half
         if -bound <= low and high <= bound:
             return "inside"
@@ -30,6 +36,6 @@ def interval(values: Sequence[float]) -> Interval:
     """Of differences that were drawn independently."""
     count = len(values)
     if count < 2:
-        return Interval(values[0], float("inf"))
+        return Interval(values[0], float("inf"), 1)
     t = _T[min(count - 1, len(_T)) - 1]
-    return Interval(statistics.mean(values), t * statistics.stdev(values) / count**0.5)
+    return Interval(statistics.mean(values), t * statistics.stdev(values) / count**0.5, count)

@@ -88,8 +88,9 @@ def test_what_was_cut_off_is_run_again_and_what_has_ended_is_not(tmp_path):
 def test_an_interval_is_students():
     found = interval([1.0, 2.0, 3.0])
     assert found.mean == 2 and found.half == pytest.approx(4.303 / 3**0.5)
-    assert interval([1.0]) == Interval(1.0, float("inf"))
+    assert interval([1.0]) == Interval(1.0, float("inf"), 1)
     assert Interval(0.1, 0.3).verdict(0.5) == "inside"
+    assert interval([0.0, 0.0]).verdict(0.5) == "too few seeds"
     assert Interval(0.3, 0.3).verdict(0.5) == "undecided"
     assert Interval(-0.9, 0.3).verdict(0.5) == "below"
     assert Interval(0.9, 0.3).verdict(0.5) == "above"

@@ -1,0 +1,221 @@
+"""Tables and pictures of turns that have ended."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chart import Axis, Legend, Panel, figure, style
+from run_all import machine
+from trainers import ALONE
+
+Turn = dict[str, Any]
+EVERY = 10  #: steps between losses
+IN_A_ROW = 3
+WITHIN = 1.01
+MODELLED = {"25 Gbit/s, modelled": 25e9, "100 Gbit/s, modelled": 100e9}
+MEASURED_RATE = 10e9
+
+
+class Curve:
+    """A trainer's loss, the mean of three evaluations in a row."""
+
+    def __init__(self, losses: list[float]) -> None:
+        last = range(IN_A_ROW, len(losses) + 1)
+        self.points = [(EVERY * end, statistics.mean(losses[end - IN_A_ROW : end])) for end in last]
+
+    def steps_to(self, target: float) -> int | None:
+        return next((step for step, loss in self.points if loss <= target), None)
+
+
+class Times:
+    """What a trainer's steps took on one link; medians of the rounds' medians, the least p10."""
+
+    def __init__(self, turns: list[Turn]) -> None:
+        self.median = statistics.median(statistics.median(turn["times"]) for turn in turns)
+        self.p10 = min(_p10(turn["times"]) for turn in turns)
+
+
+def _p10(times: list[float]) -> float:
+    return sorted(times)[len(times) // 10]
+
+
+class Results:
+    def __init__(self, turns: list[Turn]) -> None:
+        good = [turn for turn in turns if "error" not in turn]
+        self.errors = [turn for turn in turns if "error" in turn]
+        self.curves = {t["trainer"]: Curve(t["losses"]) for t in good if t["what"] == "loss"}
+        self.sent = {t["trainer"]: t["sent"] for t in good if t["what"] != "layer"}
+        self.links = list(dict.fromkeys(t["link"] for t in good if t["what"] == "step"))
+        self.loads = [turn["load"] for turn in good]
+        self._steps = [turn for turn in good if turn["what"] == "step"]
+        self.layers = [turn for turn in good if turn["what"] == "layer"]
+        dense = self.curves.get("hora")
+        self.target = dense.points[-1][1] * WITHIN if dense else 0.0
+
+    def times(self, link: str) -> dict[str, Times]:
+        by_trainer: dict[str, list[Turn]] = {}
+        for turn in self._steps:
+            if turn["link"] == link:
+                by_trainer.setdefault(turn["trainer"], []).append(turn)
+        return {trainer: Times(turns) for trainer, turns in by_trainer.items()}
+
+    def seconds_to_loss(self, trainer: str, step_ms: float) -> float | None:
+        curve = self.curves.get(trainer)
+        steps = curve.steps_to(self.target) if curve else None
+        return steps * step_ms / 1e3 if steps else None
+
+
+def table(results: Results, link: str) -> list[str]:
+    times = results.times(link)
+    alone = times[ALONE].median if ALONE in times else 0.0
+    reached = {t: results.seconds_to_loss(t, each.median) for t, each in times.items()}
+    rivals = [s for t, s in reached.items() if s and t.startswith("ddp")]
+    lines = [
+        "| trainer | MB sent a step | step, ms (p10) | share in compute | steps to the loss | "
+        "seconds to the loss | fastest DDP over it |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for trainer, each in times.items():
+        curve, seconds = results.curves.get(trainer), reached[trainer]
+        sent = results.sent.get(trainer)
+        steps = curve.steps_to(results.target) if curve else None
+        cells = [trainer, f"{sent / 1e6:.2f}" if sent else ""]
+        cells += [f"{each.median:.0f} ({each.p10:.0f})", f"{alone / each.median:.2f}"]
+        cells += [str(steps) if steps else "not reached" if curve else ""]
+        cells += [f"{seconds:.1f}" if seconds else ""]
+        cells += [f"{min(rivals) / seconds:.1f}" if seconds and rivals else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def layer_table(results: Results) -> list[str]:
+    """A row for each size; beside the times, the next best over the adaptive one."""
+    cases: dict[tuple[int, str], list[Turn]] = {}
+    for turn in results.layers:
+        cases.setdefault((turn["count"], turn["trainer"]), []).append(turn)
+    trainers = list(dict.fromkeys(trainer for _, trainer in cases))
+    head = " | ".join(f"{trainer}, ms (p10)" for trainer in trainers)
+    lines = [f"| elements | {head} | next best / dryden |", "|" + "---:|" * (len(trainers) + 2)]
+    for count in sorted({count for count, _ in cases}):
+        times = {t: Times(cases[count, t]) for t in trainers if (count, t) in cases}
+        others = [each.median for trainer, each in times.items() if trainer != "hora dryden"]
+        ratio = min(others) / times["hora dryden"].median if "hora dryden" in times else 0.0
+        cells = [f"{each.median:.1f} ({each.p10:.1f})" for each in times.values()]
+        lines.append(f"| {count} | " + " | ".join(cells) + f" | {ratio:.2f} |")
+    return lines
+
+
+def training_picture(results: Results) -> str:
+    """The loss against time, a panel for each link; the last ones are modelled."""
+    trainers = list(results.curves)
+    sheets: list[Any] = [Legend((50, 24), trainers, 6, 150)]
+    top = 24 + 18 * -(-len(trainers) // 6) + 30
+    panels: list[tuple[str, dict[str, float]]] = []
+    for link in results.links:
+        panels.append((link, {t: each.median for t, each in results.times(link).items()}))
+    fastest = next((times for link, times in panels if "10gbit" in link), {})
+    for title, rate in MODELLED.items():
+        panels.append((title, {t: _modelled(results, t, ms, rate) for t, ms in fastest.items()}))
+    for index, (title, times) in enumerate(panels):
+        lines = {
+            trainer: [(step * times[trainer] / 1e3, loss) for step, loss in curve.points]
+            for trainer, curve in results.curves.items()
+            if trainer in times
+        }
+        points = [point for line in lines.values() for point in line]
+        if not points:
+            continue
+        place = (60 + index % 2 * 490, top + index // 2 * 350)
+        x = Axis.around("seconds", (second for second, _ in points))
+        y = Axis.around("", (loss for _, loss in points))
+        panel = Panel(place, (420, 260), f"{title}: loss on what is held out", x, y)
+        for trainer, line in lines.items():
+            panel.curve(line, *style(trainers.index(trainer)))
+        panel.line(panel.at(x.low, results.target), panel.at(x.high, results.target), "#777777")
+        sheets.append(panel)
+    return figure((1010, top + -(-len(panels) // 2) * 350), sheets)
+
+
+def _modelled(results: Results, trainer: str, step_ms: float, rate: float) -> float:
+    """The step at 10 Gbit/s, less its bytes at that rate and plus them at another."""
+    bits = 8e3 * (results.sent.get(trainer) or 0.0)
+    return max(step_ms - bits / MEASURED_RATE + bits / rate, 0.1)
+
+
+def layer_picture(results: Results) -> str:
+    trainers = list(dict.fromkeys(turn["trainer"] for turn in results.layers))
+    lines = {}
+    for trainer in trainers:
+        turns = [turn for turn in results.layers if turn["trainer"] == trainer]
+        counts = sorted({turn["count"] for turn in turns})
+        lines[trainer] = [
+            (count, Times([turn for turn in turns if turn["count"] == count]).median)
+            for count in counts
+        ]
+    points = [point for line in lines.values() for point in line]
+    x = Axis.around("elements of the layer", (count for count, _ in points))
+    y = Axis.around("", (ms for _, ms in points))
+    panel = Panel((60, 70), (520, 300), "ms for an allreduce, 4 hosts, 1 Gbit/s", x, y)
+    for index, trainer in enumerate(trainers):
+        panel.curve(lines[trainer], *style(index))
+        for count, ms in lines[trainer]:
+            panel.mark(panel.at(count, ms), style(index)[0], f"{trainer}: {ms:.1f} ms")
+    return figure((620, 430), [Legend((60, 22), trainers, 4, 130), panel])
+
+
+def _page(title: str, results: Results, about: dict[str, Any], command: str) -> list[str]:
+    loads = f"{min(results.loads):.1f} to {max(results.loads):.1f}" if results.loads else "unknown"
+    return [
+        f"# {title}",
+        "",
+        f"`{command}`; {about['processor']}, {about['cores']} cores, Linux {about['kernel']}; load "
+        f"{loads}, the ranks' own included. The hosts are namespaces of this machine, whose cores "
+        "also carry their links.",
+    ]
+
+
+def _training(results: Results, about: dict[str, Any]) -> list[str]:
+    lines = _page("Training on links", results, about, "python benchmarks/links")
+    lines += [
+        "",
+        "A 25.6-million-parameter MLP on MNIST's images, 4 ranks, 8 images each.",
+    ]
+    if results.curves:
+        lines[-1] += f" The loss to reach: {results.target:.4f}, float32's within 1 %, as the mean"
+        lines[-1] += " of three evaluations."
+    for link in results.links:
+        lines += ["", f"## {link}", "", *table(results, link)]
+    for turn in results.errors:
+        where = turn.get("link", "no links")
+        lines += ["", f"Failed: {turn['trainer']}, {where}: {turn['error'].splitlines()[-1]}"]
+    return lines
+
+
+def write(options: argparse.Namespace, turns: list[Turn]) -> str:
+    """The files of what was asked for; gives the page."""
+    about = machine()
+    wanted = ("layer",) if options.layers else ("loss", "step")
+    turns = [turn for turn in turns if turn["what"] in wanted]
+    results = Results(turns)
+    if options.layers:
+        command = "python benchmarks/links --layers"
+        lines = _page("One layer: adaptive, one-bit, threshold", results, about, command)
+        lines += ["", *layer_table(results)]
+        draw: Callable[[Results], str] = layer_picture
+    else:
+        lines, draw = _training(results, about), training_picture
+    name = "layers" if options.layers else "links"
+    stem = Path(options.results) / f"{datetime.date.today()}-{name}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    rows = ",\n".join(json.dumps(turn) for turn in turns)
+    Path(f"{stem}.json").write_text(f'{{"machine": {json.dumps(about)}, "turns": [\n{rows}\n]}}\n')
+    Path(f"{stem}.md").write_text("\n".join(lines) + "\n")
+    if results.curves or results.layers:
+        Path(f"{stem}.svg").write_text(draw(results))
+    return "\n".join(lines)
