@@ -92,7 +92,9 @@ constexpr Row kTable[] = {
      Kind::kAgreed,
      &Config::tcp_streams},
     {{"HORA_TCP_BUFFER_BYTES", "bytes", "1 MiB", "64 KiB to 32 MiB",
-      "What the system may buffer for each connection between hosts, in each direction.", ""},
+      "What the system may buffer for each connection between hosts, in each direction; between "
+      "hosts less than 2 ms apart, divided by their number.",
+      ""},
      Kind::kOwn,
      &Config::tcp_buffer_bytes},
     {{"HORA_TLS", "integer", "0", "0 to 1",
@@ -138,8 +140,10 @@ constexpr Row kTable[] = {
       "Bytes under way at most; what is ready beyond that waits and is fused.", ""},
      Kind::kAgreed,
      &Config::window_bytes},
-    {{"HORA_LANES", "integer", "2", "1 to 16",
-      "Operations that may run at once; lane 0 is the express lane.", ""},
+    {{"HORA_LANES", "integer", "3", "1 to 16",
+      "Operations that may run at once; lane 0 is the express lane, large ones take turns on the "
+      "rest.",
+      ""},
      Kind::kAgreed,
      &Config::lanes},
     {{"HORA_CACHE_CAPACITY", "integer", "65536", "1 to 16777216",

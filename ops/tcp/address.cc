@@ -262,6 +262,8 @@ bool control_congestion(int socket, std::string_view name) {
 void prepare(int socket, uint64_t buffer_bytes) {
   const int yes = 1, bytes = static_cast<int>(std::min<uint64_t>(buffer_bytes, INT_MAX));
   ::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+  for (const std::string_view name : {"cubic", "reno"})
+    if (control_congestion(socket, name)) break;
   if (bytes == 0) return;
   ::setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
   ::setsockopt(socket, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));

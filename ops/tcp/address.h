@@ -57,11 +57,14 @@ struct Listening {
 /// Errors: kUnavailable and kInvalidArgument name the address at fault.
 Result<Listening> listen_for_peers(std::string_view bind, uint16_t port, uint64_t buffer_bytes);
 
-/// What every connection of ours has: no delay of small writes, buffers of this size, closed on
-/// exec. 0 bytes: as the system likes.
+/// What every connection of ours has: no delay of small writes, buffers of this size (0 bytes: as
+/// the system likes), and a congestion control that sends at once what its window allows. What
+/// probes for bandwidth, such as bbr, paces to its estimate: between near hosts that costs most of
+/// the throughput, and who measures a link would see the estimate. For `socket` before it connects:
+/// a pace once set stays.
 void prepare(int socket, uint64_t buffer_bytes);
 
-/// Gives a TCP socket the congestion control of this name. False if the system has or allows none.
+/// Names the congestion control of a TCP socket. False if this system does not have or allow it.
 bool control_congestion(int socket, std::string_view name);
 
 }  // namespace hora::tcp

@@ -3,13 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <utility>
 
 #include <fmt/format.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -20,16 +21,33 @@ namespace {
 
 constexpr int kEvents = 64;
 constexpr uint32_t kNearMicroseconds = 2000;
+constexpr int kSmallestBuffer = 64 << 10;
 
-/// What probes for bandwidth, such as bbr, paces to its estimate; between near hosts that costs
-/// most of the throughput, and full buffers do no harm there.
-void suit_to_distance(int socket) {
+/// The system answers with twice what it was asked for.
+void divide(int socket, int buffer, size_t by) {
+  int bytes = 0;
+  socklen_t length = sizeof(bytes);
+  if (::getsockopt(socket, SOL_SOCKET, buffer, &bytes, &length) != 0) return;
+  bytes = std::max<int>(kSmallestBuffer, bytes / 2 / static_cast<int>(by));
+  ::setsockopt(socket, SOL_SOCKET, buffer, &bytes, sizeof(bytes));
+}
+
+/// Between near hosts, all that may be on the way to one of them has to find room in the queues
+/// before it, and more would not be faster. Long ways and losses are left to what the system has
+/// been told to use; see prepare().
+void suit_to_distance(int socket, size_t hosts) {
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
-  if (info.tcpi_rtt == 0 || info.tcpi_rtt > kNearMicroseconds) return;
-  for (const std::string_view name : {"cubic", "reno"})
-    if (control_congestion(socket, name)) return;
+  if (info.tcpi_min_rtt <= kNearMicroseconds) {
+    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) divide(socket, buffer, hosts);
+    return;
+  }
+  const Descriptor fresh(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  char name[16] = {};
+  length = sizeof(name);
+  if (fresh.valid() && ::getsockopt(fresh.get(), IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0)
+    (void)control_congestion(socket, std::string_view(name, ::strnlen(name, length)));
 }
 
 /// Has the peer's machine not answered for what was sent so long ago? It answers for a process that
@@ -44,11 +62,10 @@ bool unanswered(int socket, std::chrono::nanoseconds limit) {
 /// To each rank of another host. Several streams fill a link of two hosts, and many soon overflow
 /// its queues. So many hosts share them where a link is short; on a long one each begins slowly,
 /// and all are needed.
-size_t streams_of(const Options& options) {
+size_t streams_of(const Options& options, size_t hosts) {
   const auto streams = static_cast<size_t>(options.streams);
-  const std::set<int> hosts(options.hosts.begin(), options.hosts.end());
-  if (hosts.size() < 2 || options.link.latency > kNearMicroseconds * 1e-6) return streams;
-  return std::max<size_t>(1, streams / (hosts.size() - 1));
+  if (hosts < 2 || options.link.latency > kNearMicroseconds * 1e-6) return streams;
+  return std::max<size_t>(1, streams / (hosts - 1));
 }
 
 }  // namespace
@@ -99,7 +116,8 @@ void Watch::look() {
 Links::Links(Dial dial, const Options& options, int lane, std::shared_ptr<Watch> watch)
     : dial_(std::move(dial)),
       options_(options),
-      streams_(streams_of(options)),
+      hosts_(std::set<int>(options.hosts.begin(), options.hosts.end()).size()),
+      streams_(streams_of(options, hosts_)),
       lane_(lane),
       watch_(std::move(watch)) {
   flow_.self = options.self;
@@ -194,7 +212,8 @@ bool Links::connect() {
       return true;
     }
     if (!taken.value()) continue;
-    suit_to_distance(taken.value()->get());
+    if (!near(link->stream.peer()))
+      suit_to_distance(taken.value()->get(), std::max<size_t>(hosts_, 1));
     link->stream.attach(std::move(*taken.value()));
     watch_->add(link->stream);
     --unconnected_;

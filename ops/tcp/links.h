@@ -112,6 +112,7 @@ class Links {
 
   const Dial dial_;
   const Options options_;
+  const size_t hosts_;    ///< 0: not told
   const size_t streams_;  ///< to each rank of another host
   const int lane_;
   const std::shared_ptr<Watch> watch_;
