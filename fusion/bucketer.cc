@@ -33,6 +33,7 @@ ReadyWork Bucketer::describe(ItemId id, SetId set, const Signature& signature, i
   work.count = count_of(signature);
   work.bytes_each = static_cast<uint32_t>(bytes_of(signature.dtype));
   work.granule = granule_of(signature);
+  work.stateful = !signature.chain.empty();
   if (signature.op != Op::kAllreduce) return work;
   std::string key;
   append(key, set), append(key, signature.reduce), append(key, signature.dtype);
@@ -43,9 +44,21 @@ ReadyWork Bucketer::describe(ItemId id, SetId set, const Signature& signature, i
   return work;
 }
 
-uint8_t Bucketer::lane_of(const ReadyWork& work) const {
-  if (options_.lanes < 2 || work.bytes() <= options_.express_bytes) return 0;
-  return static_cast<uint8_t>(1 + work.set % (options_.lanes - 1u));
+bool Bucketer::is_express(const ReadyWork& work) const {
+  return options_.lanes < 2 || work.bytes() <= options_.express_bytes;
+}
+
+uint8_t Bucketer::lane_for(Queued& queued) {
+  if (queued.express) return 0;
+  if (queued.lane == 0 || !queued.work.stateful) {
+    queued.lane = static_cast<uint8_t>(1 + turn_);
+    turn_ = static_cast<uint8_t>((turn_ + 1u) % (options_.lanes - 1u));
+  }
+  return queued.lane;
+}
+
+bool Bucketer::may_take(const Queued& queued, uint8_t lane) {
+  return !queued.work.stateful || queued.lane == 0 || queued.lane == lane;
 }
 
 uint64_t Bucketer::piece_of(const ReadyWork& work) const {
@@ -55,7 +68,7 @@ uint64_t Bucketer::piece_of(const ReadyWork& work) const {
 }
 
 void Bucketer::add(const ReadyWork& work) {
-  const Queued queued{work, order_++, 0, lane_of(work)};
+  const Queued queued{work, order_++, 0, is_express(work), 0};
   const auto at = std::upper_bound(
       queue_.begin(), queue_.end(), queued,
       [](const Queued& a, const Queued& b) { return a.work.priority > b.work.priority; });
@@ -64,8 +77,9 @@ void Bucketer::add(const ReadyWork& work) {
 
 void Bucketer::take(size_t lead, Bucket& bucket) {
   Queued& first = queue_[lead];
+  bucket.lane = lane_for(first);
   const Queued chosen = first;
-  bucket.set = chosen.work.set, bucket.lane = chosen.lane;
+  bucket.set = chosen.work.set, bucket.express = chosen.express;
   bucket.pieces.clear();
   const uint64_t piece = piece_of(chosen.work);
   if (chosen.work.count - chosen.first > piece) {
@@ -80,7 +94,8 @@ void Bucketer::take(size_t lead, Bucket& bucket) {
     const Queued& queued = queue_[i];
     const bool fits =
         i == lead || (chosen.work.kind != 0 && queued.work.kind == chosen.work.kind &&
-                      queued.lane == chosen.lane && bucket.pieces.size() < kMaxPieces &&
+                      queued.express == chosen.express && may_take(queued, bucket.lane) &&
+                      bucket.pieces.size() < kMaxPieces &&
                       bucket.bytes + queued.bytes_left() <= options_.bucket_bytes);
     if (fits) {
       bucket.pieces.push_back(

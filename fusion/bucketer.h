@@ -16,8 +16,9 @@ namespace hora {
 struct BucketOptions {
   uint64_t bucket_bytes = 8 << 20;    ///< fused up to this, split above
   uint64_t express_bytes = 64 << 10;  ///< up to this work takes lane 0, never behind bulk
-  uint64_t window_bytes = 16 << 20;   ///< issued and unfinished in one lane
-  uint8_t lanes = 3;                  ///< 1: everything takes lane 0
+  uint64_t window_bytes =
+      16 << 20;       ///< issued and unfinished, for the express lane and for the rest
+  uint8_t lanes = 3;  ///< 1: everything takes lane 0; buckets alternate between the rest
 };
 
 /// One agreed operation, in the bucketer's terms.
@@ -28,7 +29,8 @@ struct ReadyWork {
   int16_t priority = 0;
   uint64_t count = 0;  ///< elements
   uint32_t bytes_each = 1;
-  uint32_t granule = 0;  ///< splits fall on its multiples; 0: never split
+  uint32_t granule = 0;   ///< splits fall on its multiples; 0: never split
+  bool stateful = false;  ///< its pieces share a state: they take one lane, in order
 
   uint64_t bytes() const { return count * bytes_each; }
 };
@@ -44,6 +46,7 @@ struct BucketPiece {
 struct Bucket {
   SetId set = 0;
   uint8_t lane = 0;
+  bool express = false;
   uint64_t bytes = 0;
   std::vector<BucketPiece> pieces;
 };
@@ -52,7 +55,7 @@ struct Bucket {
 ///
 /// Work is taken by priority, then by age. What is larger than a bucket gives one bucketful and
 /// keeps its place, so that urgent work goes between the pieces; what is smaller is fused with
-/// later work of its kind. All pieces of one operation take the same lane, in order.
+/// later work of its kind. Buckets take the lanes in turn, so that one begins while another ends.
 class Bucketer {
  public:
   static constexpr size_t kMaxPieces = 65'536;
@@ -68,8 +71,9 @@ class Bucketer {
   void add(const ReadyWork& work);
   bool empty() const { return queue_.empty(); }
 
-  /// Fills `bucket` with the next one whose lane has room, asking room(set, lane, bytes) at most
-  /// once for each lane: what a lane refuses is not overtaken in that lane. False if there is none.
+  /// Fills `bucket` with the next one for which there is room, asking room(set, express, bytes) at
+  /// most once for the express lane and once for the rest: what finds none is not overtaken by its
+  /// like. False if there is none.
   template <class Room>
   bool next(Room&& room, Bucket& bucket);
 
@@ -82,32 +86,35 @@ class Bucketer {
   struct Queued {
     ReadyWork work;
     uint64_t order = 0, first = 0;
-    uint8_t lane = 0;
+    bool express = false;
+    uint8_t lane = 0;  ///< 0: not chosen yet
     uint64_t bytes_left() const { return (work.count - first) * work.bytes_each; }
   };
   void take(size_t lead, Bucket& bucket);
   uint64_t piece_of(const ReadyWork& work) const;
-  uint8_t lane_of(const ReadyWork& work) const;
+  bool is_express(const ReadyWork& work) const;
+  uint8_t lane_for(Queued& queued);
+  static bool may_take(const Queued& queued, uint8_t lane);
 
   const BucketOptions options_;
   std::vector<Queued> queue_;  ///< by priority, highest first, then by order
   uint64_t order_ = 0;
+  uint8_t turn_ = 0;  ///< of the lanes but the express lane
   std::unordered_map<std::string, uint32_t> kinds_;
 };
 
 template <class Room>
 bool Bucketer::next(Room&& room, Bucket& bucket) {
-  uint64_t full[4] = {};  // a bit for each lane
-  for (size_t lead = 0; lead < queue_.size(); ++lead) {
+  bool full[2] = {};
+  for (size_t lead = 0; lead < queue_.size() && !(full[0] && full[1]); ++lead) {
     const Queued& queued = queue_[lead];
-    uint64_t& word = full[queued.lane / 64];
-    const uint64_t bit = uint64_t{1} << queued.lane % 64;
-    if (word & bit) continue;
-    if (room(queued.work.set, queued.lane, std::min(queued.bytes_left(), options_.bucket_bytes))) {
+    if (full[queued.express]) continue;
+    const uint64_t bytes = std::min(queued.bytes_left(), options_.bucket_bytes);
+    if (room(queued.work.set, queued.express, bytes)) {
       take(lead, bucket);
       return true;
     }
-    word |= bit;
+    full[queued.express] = true;
   }
   return false;
 }

@@ -49,6 +49,11 @@ Options options_of(const Config& config, const Transport& transport) {
   return options;
 }
 
+/// A codec's own error is the same on every rank (aggregate.h), and the job goes on.
+bool is_settled(const Status& status) {
+  return status.ok() || status.code() == Code::kInvalidArgument;
+}
+
 }  // namespace
 
 Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
@@ -255,19 +260,19 @@ void Driver::take_ended(LaneRunner& lane) {
   for (auto& ended : lane.ended()) {
     inputs_.finished.push_back(ended.sequence);
     dirty_ = true;
-    // A codec's own error is the same on every rank (aggregate.h), and the job goes on.
-    const bool settled = ended.status.ok() || ended.status.code() == Code::kInvalidArgument;
-    if (settled || this->ended()) {
-      const Status status = settled ? ended.status : health();
-      for (Operation* operation : ended.completed) complete(operation, status);
-      continue;
-    }
     // Symptoms of one cause: the first is remembered, and all wait for the verdict.
-    if (!data_error_) {
+    if (!is_settled(ended.status) && !this->ended() && !data_error_) {
       data_error_ = DataError{ended.status, ended.what, clock_.now(), {}};
       log_.debug("'{}' failed: {}", ended.what, ended.status.message());
     }
-    for (Operation* operation : ended.completed) data_error_->held.push_back(operation);
+    for (Operation* operation : ended.completed) {
+      if (is_settled(operation->status))
+        complete(operation, operation->status);
+      else if (this->ended())
+        complete(operation, health());
+      else
+        data_error_->held.push_back(operation);
+    }
   }
   lane.ended().clear();
 }

@@ -90,6 +90,8 @@ void LaneRunner::push(const Plan& plan) {
     if (part.operation) {
       context_.observer.agreed(*part.operation, plan.seq, slice.count * bytes_of(signature.dtype));
       part.operation->handed = true;
+      part.operation->all_handed = slice.last;
+      ++part.operation->running;
     }
     part.first = slice.first;
     part.count = slice.count;
@@ -142,6 +144,12 @@ void LaneRunner::begin(std::unique_ptr<Run> run) {
   lane_.start(execute(*current_));
 }
 
+bool LaneRunner::has_ended(Operation& operation, const Status& slice) {
+  if (operation.status.ok()) operation.status = slice;
+  --operation.running;
+  return operation.running == 0 && (operation.all_handed || !operation.status.ok());
+}
+
 void LaneRunner::finish(const Status& status) {
   Ended& ended = ended_.next();
   ended.completed.clear();
@@ -151,7 +159,7 @@ void LaneRunner::finish(const Status& status) {
   uint64_t elements = 0;
   for (const Part& part : current_->parts) {
     elements += part.count;
-    if (part.operation && (part.last || !ended.status.ok()))
+    if (part.operation && has_ended(*part.operation, ended.status))
       ended.completed.push_back(part.operation);
   }
   context_.observer.ended(current_->sequence, ended.status.code(),

@@ -52,8 +52,9 @@ class LaneRunner {
   struct Ended {
     Seq sequence = 0;
     Status status;
-    std::vector<Operation*> completed;  ///< their last slice was in this plan
-    std::string what;                   ///< the first tensor's name, for messages
+    std::vector<Operation*>
+        completed;     ///< whose last slice to end was in this plan; each has its status
+    std::string what;  ///< the first tensor's name, for messages
   };
   /// Plans that have ended since the last call, in order; the caller clears it.
   Recycled<Ended>& ended() { return ended_; }
@@ -97,6 +98,7 @@ class LaneRunner {
   void add_segments(Run& run, const Part& part, size_t zero_offset, std::span<std::byte> zeros);
   void describe(Run& run, const PlanCache::Item& item);
   void begin(std::unique_ptr<Run> run);
+  static bool has_ended(Operation& operation, const Status& slice);
   void finish(const Status& status);
   void count_wire(uint64_t bytes) { context_.observer.metrics.wire_bytes.add(bytes); }
 

@@ -43,7 +43,8 @@ Operation* OperationPool::take() {
   Operation& operation = at(index);
   operation.state.store(Operation::kPending, std::memory_order_release);
   operation.status = {};
-  operation.handed = false;
+  operation.handed = operation.all_handed = false;
+  operation.running = 0;
   return &operation;
 }
 

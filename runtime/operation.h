@@ -39,12 +39,14 @@ struct Operation {
   Submission submission;
   Name* name = nullptr;
   int64_t submitted_at = 0;
-  int64_t taken_at = 0;    ///< when the driver took it up; driver only
-  int64_t awaited_at = 0;  ///< when its caller began to wait, perhaps in turns; waiter only
-  bool handed = false;     ///< some of its slices went to a lane; driver only
-  Flight flight;           ///< driver only
+  int64_t taken_at = 0;     ///< when the driver took it up; driver only
+  int64_t awaited_at = 0;   ///< when its caller began to wait, perhaps in turns; waiter only
+  bool handed = false;      ///< some of its slices went to lanes; driver only
+  bool all_handed = false;  ///< its last slice, too; driver only
+  uint32_t running = 0;     ///< slices that lanes have not ended; driver only
+  Flight flight;            ///< driver only
 
-  Status status;
+  Status status;  ///< from a lane's first failure on, and at the end
   Outcome outcome;
 
   std::atomic<uint32_t> state{kFree};   ///< a futex word

@@ -218,8 +218,8 @@ void Sequencer::run(const Bucket& bucket) {
       plan.slices.push_back({piece.id, piece.first, piece.count, 0, piece.last});
   }
   if (sets_.at(bucket.set).mine) {
-    outstanding_.push_back({next_seq_, bucket.lane, bucket.bytes});
-    lane_bytes_[bucket.lane] += bucket.bytes;
+    outstanding_.push_back({next_seq_, bucket.express, bucket.bytes});
+    bytes_under_way_[bucket.express] += bucket.bytes;
   }
   append();
   if (stable) {
@@ -231,9 +231,10 @@ void Sequencer::run(const Bucket& bucket) {
 }
 
 void Sequencer::issue() {
-  const auto room = [this](SetId set, uint8_t lane, uint64_t bytes) {
+  const auto room = [this](SetId set, bool express, uint64_t bytes) {
     if (!sets_.at(set).mine) return true;  // nobody here tells when it has finished: no window
-    return lane_bytes_[lane] == 0 || lane_bytes_[lane] + bytes <= options_.window_bytes;
+    const uint64_t under_way = bytes_under_way_[express];
+    return under_way == 0 || under_way + bytes <= options_.window_bytes;
   };
   while (bucketer_.next(room, bucket_)) run(bucket_);
   if (wants_reset_) reset();
@@ -245,7 +246,7 @@ void Sequencer::issue() {
 
 // Everything agreed goes out now, whatever the lanes hold: the next entry changes the rules.
 void Sequencer::drain() {
-  const auto room = [](SetId, uint8_t, uint64_t) { return true; };
+  const auto room = [](SetId, bool, uint64_t) { return true; };
   while (bucketer_.next(room, bucket_)) run(bucket_);
 }
 
@@ -263,7 +264,7 @@ void Sequencer::reset() {
 void Sequencer::finished(Seq plan) {
   for (size_t i = 0; i < outstanding_.size(); ++i) {
     if (outstanding_[i].seq != plan) continue;
-    lane_bytes_[outstanding_[i].lane] -= outstanding_[i].bytes;
+    bytes_under_way_[outstanding_[i].express] -= outstanding_[i].bytes;
     outstanding_.erase(outstanding_.begin() + static_cast<std::ptrdiff_t>(i));
     return;
   }

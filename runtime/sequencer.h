@@ -41,7 +41,7 @@ class Sequencer {
   };
   struct Outstanding {
     Seq seq = 0;
-    uint8_t lane = 0;
+    bool express = false;
     uint64_t bytes = 0;
   };
 
@@ -80,9 +80,9 @@ class Sequencer {
   Seq next_seq_ = 1;
   std::map<uint32_t, StallQuery> queries_;
   std::vector<Outstanding> outstanding_;
-  std::array<uint64_t, 256> lane_bytes_{};
-  Entry entry_;    ///< used again for each entry
-  Bucket bucket_;  ///< used again for each bucket
+  std::array<uint64_t, 2> bytes_under_way_{};  ///< on all lanes but the express lane; on that one
+  Entry entry_;                                ///< used again for each entry
+  Bucket bucket_;                              ///< used again for each bucket
 };
 
 }  // namespace hora

@@ -1,4 +1,4 @@
-// Goal: every element of every operation is issued exactly once, in order, in one lane, within the
+// Goal: every element of every operation is issued exactly once, in order, within the
 // bucket's size, and cut only where its chain allows. Method: laws under random work; cases by
 // hand.
 #include "fusion/bucketer.h"
@@ -23,7 +23,7 @@ BucketOptions small() {
   return options;
 }
 
-const auto kAlways = [](SetId, uint8_t, uint64_t) { return true; };
+const auto kAlways = [](SetId, bool, uint64_t) { return true; };
 
 std::vector<Bucket> all_of(Bucketer& bucketer) {
   std::vector<Bucket> buckets;
@@ -78,18 +78,43 @@ TEST(Bucketer, CutsOnlyAtTheGranuleAndNeverWhatMustStayWhole) {
   for (const Bucket& bucket : all_of(bucketer)) EXPECT_TRUE(bucket.pieces[0].last);
 }
 
-TEST(Bucketer, WhatAFullLaneRefusesIsNotOvertakenInThatLane) {
+TEST(Bucketer, WhatFindsNoRoomIsOvertakenByExpressWorkAlone) {
   BucketOptions options = small();
+  options.express_bytes = 4;
   options.lanes = 3;
   Bucketer bucketer(options);
   bucketer.add(bucketer.describe(1, 0, allreduce(16), 0));
-  bucketer.add(bucketer.describe(2, 2, allreduce(1), 0));  // the same lane
-  bucketer.add(bucketer.describe(3, 1, allreduce(1), 0));
+  bucketer.add(bucketer.describe(2, 1, allreduce(2), 0));
+  bucketer.add(bucketer.describe(3, 0, allreduce(1), 0));
   Bucket bucket;
-  const auto room = [](SetId set, uint8_t, uint64_t bytes) { return set != 0 || bytes < 8; };
+  const auto room = [](SetId, bool express, uint64_t bytes) { return express || bytes <= 8; };
   ASSERT_TRUE(bucketer.next(room, bucket));
   EXPECT_EQ(bucket.pieces[0].id, 3u);
   EXPECT_FALSE(bucketer.next(room, bucket));
+}
+
+TEST(Bucketer, BucketsTakeTheLanesButTheExpressLaneInTurn) {
+  BucketOptions options = small();
+  options.lanes = 4;
+  Bucketer bucketer(options);
+  bucketer.add(bucketer.describe(1, 0, allreduce(5 * 16), 0));
+  std::vector<int> lanes;
+  for (const Bucket& bucket : all_of(bucketer)) lanes.push_back(bucket.lane);
+  EXPECT_EQ(lanes, (std::vector<int>{1, 2, 3, 1, 2}));
+}
+
+TEST(Bucketer, PiecesThatShareAStateKeepTheirLane) {
+  BucketOptions options = small();
+  options.lanes = 4;
+  Bucketer bucketer(options);
+  Signature compressed = allreduce(3 * 16), other = allreduce(16);
+  compressed.chain = "onebit";
+  bucketer.add(bucketer.describe(1, 0, other, 0));
+  bucketer.add(bucketer.describe(2, 0, compressed, 0));
+  bucketer.add(bucketer.describe(3, 0, other, 0));
+  std::vector<int> lanes;
+  for (const Bucket& bucket : all_of(bucketer)) lanes.push_back(bucket.lane);
+  EXPECT_EQ(lanes, (std::vector<int>{1, 2, 2, 2, 3}));
 }
 
 TEST(Bucketer, SmallWorkTakesTheExpressLaneUnlessThereIsOnlyOne) {
@@ -117,6 +142,7 @@ TEST(Bucketer, RandomWorkIsIssuedWholeInOrderAndWithinTheLimits) {
     for (ItemId id = 1; id <= 50; ++id) {
       Signature signature = allreduce(rng() % 100);
       signature.granule = rng() % 5;
+      if (rng() % 2 == 0) signature.chain = "onebit";
       if (rng() % 4 == 0) signature.op = Op::kBroadcast;
       works[id] = bucketer.describe(id, rng() % 3, signature, static_cast<int16_t>(rng() % 3));
       bucketer.add(works[id]);
@@ -129,7 +155,9 @@ TEST(Bucketer, RandomWorkIsIssuedWholeInOrderAndWithinTheLimits) {
         EXPECT_EQ(piece.first, done[piece.id]);
         done[piece.id] += piece.count;
         EXPECT_EQ(piece.last, done[piece.id] == work.count);
-        EXPECT_EQ(lanes.try_emplace(piece.id, bucket.lane).first->second, bucket.lane);
+        const uint8_t lane = lanes.try_emplace(piece.id, bucket.lane).first->second;
+        EXPECT_TRUE(!work.stateful || lane == bucket.lane);
+        EXPECT_EQ(bucket.lane == 0, bucket.express);
         bytes += piece.count * work.bytes_each;
       }
       EXPECT_EQ(bytes, bucket.bytes);

@@ -4,6 +4,7 @@
 
 #include <xmmintrin.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -60,6 +61,24 @@ TEST(Engine, ReducesWhatAllRanksSubmit) {
     EXPECT_TRUE(engine.run(allreduce("x", values)).ok());
     EXPECT_EQ(values, std::vector<float>(1000, 6));
   });
+}
+
+TEST(Engine, AnOperationEndsWithItsSlowestPieceWhateverItsLane) {
+  Config config = quick();
+  config.bucket_bytes = 1 << 20;
+  config.express_bytes = 0;
+  config.window_bytes = 16 << 20;
+  on_ranks(
+      2,
+      [](Engine& engine, int) {
+        constexpr size_t kCount = 3 * (1 << 18) + 1;  // the last piece is one element
+        for (int step = 0; step < 20; ++step) {
+          std::vector<float> values(kCount, 1);
+          ASSERT_TRUE(engine.run(allreduce("x", values)).ok());
+          ASSERT_EQ(std::count(values.begin(), values.end(), 2.0F), kCount) << "step " << step;
+        }
+      },
+      config);
 }
 
 TEST(Engine, PairsRequestsByNameWhateverTheirOrder) {

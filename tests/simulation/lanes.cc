@@ -92,6 +92,8 @@ void Simulation::check_slice(Rank rank, const Slice& slice, Collective& collecti
   if (end > mine.count) return fail("slice outside of its tensor");
   if (!slice.last && granule > 1 && end % granule) return fail("a piece ends inside of a granule");
   if (!slice.last && granule == 0) return fail("split what must not be");
+  if (slice.first != mine.planned) fail("pieces of a tensor out of order");
+  mine.planned += slice.count;
   mine.owned = true;
   if (slice.last) mine.submission.reset();
 }
@@ -138,7 +140,6 @@ void Simulation::lane_done(Rank rank, Seq seq) {
       if (slice.handle == 0) continue;
       Operation_& mine = operation(slice.handle);
       if (mine.failed) continue;
-      if (slice.first != mine.done && slice.count) fail("pieces of a tensor out of order");
       mine.done += slice.count;
       if (mine.done == mine.count) complete(rank, slice.handle, {}, 0);
     }

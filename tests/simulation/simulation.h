@@ -112,7 +112,7 @@ class Simulation {
     std::unique_ptr<Operation> unnamed;
     Time submitted = 0;
     bool owned = false, completed = false, join = false, failed = false;
-    uint64_t done = 0;
+    uint64_t planned = 0, done = 0;
   };
   struct Link {
     Rank to = 0;
