@@ -311,13 +311,15 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     ++state.step;
     if (rate > 0) state.rate = rate;
   }
-  const uint64_t sent = wire_bytes(how, run.slots, over.size());
+  const std::span<const int> degrees = run.parts[0].chain->degrees;
+  const uint64_t sent = wire_bytes(how, run.slots, over.size(), degrees);
   count_wire(sent);
   context_.observer.metrics.compressed_wire_bytes.add(sent);
   context_.observer.metrics.compressed_bytes.add(
       wire_bytes(Aggregation::kDense, run.slots, over.size()));
-  co_return co_await aggregate(lane_, over, run.sequence, how, run.slots,
-                               {run.reduction.op, run.reduction.prescale, run.reduction.postscale});
+  co_return co_await aggregate(
+      lane_, over, run.sequence, how, run.slots,
+      {run.reduction.op, run.reduction.prescale, run.reduction.postscale, degrees});
 }
 
 Ticket LaneRunner::broadcast(Run& run) {
