@@ -32,19 +32,18 @@ const RegisterPreset kPresets[] = {
         {"strom",
          "ef+threshold:tau={tau=0.01},most={most=0.05}+quant:bits=1,recon=unit,scale={tau=0.01}"
          "+golomb:k={k=7}",
-         "agg=gather", "Strom 2015: plus or minus tau where the magnitude reaches it"}),
+         "", "Strom 2015: plus or minus tau where the magnitude reaches it"}),
+    RegisterPreset({"dryden",
+                    "ef+proportion:pi={pi=64}+quant:bits=1,recon=twomean,bucket={bucket=512}", "",
+                    "adaptive quantization, Dryden et al. 2016, with exact thresholds"}),
     RegisterPreset(
-        {"dryden", "ef+proportion:pi={pi=64}+quant:bits=1,recon=twomean,bucket={bucket=512}",
-         "agg=gather", "adaptive quantization, Dryden et al. 2016, with exact thresholds"}),
-    RegisterPreset(
-        {"drop", "ef+topk:ratio={ratio=1%}", "agg=gather",
+        {"drop", "ef+topk:ratio={ratio=1%}", "",
          "gradient dropping, Aji & Heafield 2017, with an exact threshold for each tensor"}),
     RegisterPreset({"dgc",
                     "clip:norm={clip=2.25},scale=rsqrtN+mc:m={m=0.9},mask={mask=true},nesterov={"
                     "nesterov=false}"
                     "+topk:ratio={ratio=0.1%},warmup={warmup=0}",
-                    "agg=gather",
-                    "deep gradient compression, Lin et al. 2018; the norm is each tensor's"}),
+                    "", "deep gradient compression, Lin et al. 2018; the norm is each tensor's"}),
     RegisterPreset(
         {"powersgd", "ef+lowrank:rank={rank=2}", "agg=linear", "PowerSGD, Vogels et al. 2019"}),
     RegisterPreset({"gradiveq", "noef+basis:slice={K=512},rank={r=64},refresh={refresh=500}",

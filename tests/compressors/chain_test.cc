@@ -28,7 +28,7 @@ TEST(Chain, PresetsAreExpandedAndKeysWrittenOut) {
   };
   EXPECT_EQ(canonical("none"), "none");
   EXPECT_EQ(canonical("drop:ratio=1%"),
-            "ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;agg=gather");
+            "ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;agg=auto");
   EXPECT_EQ(
       canonical("onebit:bucket=2k"),
       "ef:decay=1,dtype=f32,ref=local,units=grad+quant:bits=1,bucket=2048,recon=twomean,round=auto,"
