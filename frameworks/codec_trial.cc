@@ -12,7 +12,7 @@
 #include "compressors/chain.h"
 #include "compressors/heap_workspace.h"
 #include "frameworks/errors.h"
-#include "ops/cost_model.h"
+#include "ops/exchange_cost.h"
 
 namespace nb = nanobind;
 
@@ -110,19 +110,20 @@ class CodecTrial {
     check(codec_->finish(turn(), piece, state_, outcome, result.data(), 1));
   }
 
-  /// Encodes `times` times without copies around it, to be timed.
-  void encode_often(const ConstFloats& values, int times) {
-    if (values.size() != count()) refuse_size("values", values.size());
-    std::vector<std::byte> payload(payload_bytes());
-    for (int i = 0; i < times; ++i)
-      codec_->encode(turn(), {values.data(), 0, count()}, state_, payload.data());
+  /// Seconds for each element to encode, decode and settle (ops/exchange_cost.h). `now` gives
+  /// nanoseconds.
+  nb::tuple measure(const nb::callable& now, double seconds) const {
+    const CodecSpeed speed = take(measure_speed(
+        *codec_, [&] { return nb::cast<int64_t>(now()); }, static_cast<int64_t>(seconds * 1e9)));
+    return nb::make_tuple(speed.encode, speed.decode, speed.settle);
   }
 
-  /// Decodes `times` times without copies around it, to be timed.
-  void decode_often(const nb::bytes& payload, const Floats& sum, int times) {
-    if (sum.size() != count()) refuse_size("sum", sum.size());
-    for (int i = 0; i < times; ++i)
-      check(codec_->decode_add(turn(), bytes_in(payload), 0, {sum.data(), count()}, 1));
+  /// Seconds that the cost model expects of the tensor's exchange.
+  double predicted_seconds(const Topology& topology, const CodecSpeed& speed) const {
+    const int ranks = static_cast<int>(topology.ranks());
+    return exchange_cost(topology, config_.aggregation(*codec_, ranks), codec_.get(), speed,
+                         count())
+        .seconds();
   }
 
   void take_back(const nb::bytes& payload) {
@@ -157,20 +158,23 @@ class CodecTrial {
   std::vector<float> asked_;  // of the last encode
 };
 
-/// Seconds that the cost model expects where each of `hosts` has one rank and a link of so many
-/// bytes per second: an allreduce of `bytes`, or an allgather of `bytes` from each.
-double predicted_seconds(size_t hosts, double bandwidth, size_t bytes, bool gathers) {
+/// Hosts of one rank each, with a link of so many bytes per second.
+Topology topology_of(size_t hosts, double bandwidth) {
   Topology topology{.hosts = hosts, .inside = kUsualInside, .across = kUsualAcross};
   topology.across.bandwidth = bandwidth;
-  return gathers ? choose(topology, bytes * hosts, Collective::kAllgather).seconds
-                 : choose(topology, bytes).seconds;
+  return topology;
+}
+
+double dense_seconds(size_t hosts, double bandwidth, size_t count) {
+  return exchange_cost(topology_of(hosts, bandwidth), Aggregation::kDense, nullptr, {}, count)
+      .seconds();
 }
 
 }  // namespace
 
 void define_codec_trial(nb::module_& m) {
-  m.def("predicted_seconds", &predicted_seconds, nb::arg("hosts"), nb::arg("bandwidth"),
-        nb::arg("bytes"), nb::arg("gathers"), "What the cost model expects of an exchange.");
+  m.def("dense_seconds", &dense_seconds, nb::arg("hosts"), nb::arg("bandwidth"), nb::arg("count"),
+        "What the cost model expects of an exchange of float32 as it is.");
   nb::class_<CodecTrial>(m, "CodecTrial", "One tensor's codec and memory, without an engine.")
       .def(nb::init<const std::string&, size_t, size_t, uint64_t, uint64_t>(), nb::arg("chain"),
            nb::arg("rows"), nb::arg("columns"), nb::arg("tensor") = 5, nb::arg("seed") = 42)
@@ -186,9 +190,15 @@ void define_codec_trial(nb::module_& m) {
       .def("decode_add", &CodecTrial::decode_add, nb::arg("payload"), nb::arg("sum"),
            nb::arg("scale") = 1)
       .def("finish", &CodecTrial::finish, nb::arg("payload"), nb::arg("result"))
-      .def("encode_often", &CodecTrial::encode_often, nb::arg("values"), nb::arg("times"))
-      .def("decode_often", &CodecTrial::decode_often, nb::arg("payload"), nb::arg("sum"),
-           nb::arg("times"))
+      .def("measure", &CodecTrial::measure, nb::arg("now"), nb::arg("seconds"))
+      .def(
+          "predicted_seconds",
+          [](const CodecTrial& trial, size_t hosts, double bandwidth, double encode, double decode,
+             double settle) {
+            return trial.predicted_seconds(topology_of(hosts, bandwidth), {encode, decode, settle});
+          },
+          nb::arg("hosts"), nb::arg("bandwidth"), nb::arg("encode"), nb::arg("decode"),
+          nb::arg("settle"))
       .def("take_back", &CodecTrial::take_back, nb::arg("payload"))
       .def("residual", &CodecTrial::residual, nb::arg("values"));
 }

@@ -33,7 +33,7 @@ LAYERS = {
     "fusion": ("include",),
     "ops": ("include", "compressors"),
     "runtime": ("include", "compressors", "fusion", "ops"),
-    "frameworks": ("include", "compressors", "ops/cost_model.h"),
+    "frameworks": ("include", "compressors", "ops/cost_model.h", "ops/exchange_cost.h"),
     "launcher": (
         *("include", "compressors", "ops/cost_model.h", "ops/descriptor.h"),
         *(f"runtime/{name}.h" for name in ("store", "config", "clock", "log")),

@@ -23,27 +23,32 @@ from hora.testing import gradient
 
 RIVALS = {"bf16": "bf16", "topk 1%": "ef+topk:ratio=1%", "onebit": "onebit"}
 BANDWIDTHS = {"100 Mbit/s": 1.25e7, "1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9, "100 Gbit/s": 1.25e10}
-TIMED_SECONDS = 0.4
+TIMED_SECONDS = 0.8  #: for each chain
 MARKS = (10, 30, 100, 300, 1000)  #: steps after which the loss is shown
+
+
+class Speed(NamedTuple):
+    """Seconds for each element, as the cost model wants them (ops/exchange_cost.h)."""
+
+    encode: float = 0
+    decode: float = 0
+    settle: float = 0
 
 
 class Cost(NamedTuple):
     """What a chain does to one tensor."""
 
     payload: int  # bytes; 4 for each element without a chain
-    encode: float = 0  # seconds
-    decode: float = 0
+    speed: Speed = Speed()
     error: float = 0  # |x - decode(encode(x))| / |x|, of a first step
     memory: int = 0  # bytes
-    gathers: bool = False
+    trial: _native.CodecTrial | None = None
 
     def seconds(self, ranks: int, bandwidth: float) -> float:
-        """An exchange, by the cost model: encode, send, decode. An owner in a recode decodes its
-        share of all ranks' payloads and encodes the sum again; in a gather all decode all."""
-        sent = _native.predicted_seconds(ranks, bandwidth, self.payload, self.gathers)
-        if self.gathers:
-            return sent + self.encode + ranks * self.decode
-        return sent + self.encode * (1 + 1 / ranks) + 2 * self.decode
+        """An exchange, by the cost model that `compression=auto` goes by."""
+        if self.trial is None:
+            return _native.dense_seconds(ranks, bandwidth, self.payload // 4)
+        return self.trial.predicted_seconds(ranks, bandwidth, *self.speed)
 
 
 def chain_named(text: str) -> str:
@@ -70,21 +75,6 @@ def chain_named(text: str) -> str:
     return chain_of(getattr(module, class_name))
 
 
-def _seconds_each(often) -> float:  # type: ignore[no-untyped-def]
-    """The least of several measurements of what `often(times)` does once."""
-    often(1)
-    began = time.perf_counter()
-    often(1)
-    once = time.perf_counter() - began
-    times = max(1, min(1000, int(TIMED_SECONDS / 4 / max(once, 1e-6))))
-    each = []
-    for _ in range(4):
-        began = time.perf_counter()
-        often(times)
-        each.append((time.perf_counter() - began) / times)
-    return min(each)
-
-
 def cost_of(chain: str, count: int) -> Cost:
     """Measures a chain on one tensor of `count` elements."""
     rows = max(1, count // 1024)
@@ -94,12 +84,8 @@ def cost_of(chain: str, count: int) -> Cost:
     result = np.zeros(trial.count, np.float32)
     trial.finish(payload, result)
     error = float(np.linalg.norm(result - values) / np.linalg.norm(values))
-    encode = _seconds_each(lambda times: trial.encode_often(values, times))
-    decode = 0.0
-    if trial.round_bytes == trial.payload_bytes:
-        decode = _seconds_each(lambda times: trial.decode_often(payload, result, times))
-    gathers = trial.aggregation == "gather"
-    return Cost(trial.round_bytes, encode, decode, error, trial.memory_bytes, gathers)
+    speed = Speed(*trial.measure(time.perf_counter_ns, TIMED_SECONDS))
+    return Cost(trial.round_bytes, speed, error, trial.memory_bytes, trial)
 
 
 class Problem:
@@ -189,7 +175,7 @@ def page(name: str, chain: str, count: int, ranks: int) -> str:
     }
     rows = [["chain", "bytes", "ratio", "encode GB/s", "decode GB/s", "error", "memory B/element"]]
     for label, cost in costs.items():
-        speeds = [f"{4e-9 * count / s:.2f}" if s else "-" for s in (cost.encode, cost.decode)]
+        speeds = [f"{4e-9 / each:.2f}" if each else "-" for each in cost.speed[:2]]
         ratio, memory = f"{4 * count / cost.payload:.1f}", f"{cost.memory / count:.1f}"
         rows.append([label, str(cost.payload), ratio, *speeds, f"{cost.error:.3f}", memory])
     text = f"{_native.CodecTrial(chain, 1, 1).canonical}\n\n"
