@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "compressors/automatic.h"
 #include "compressors/merging.h"
 #include "compressors/text.h"
 
@@ -68,6 +69,33 @@ std::vector<std::string_view> preset_keys(const Preset& preset) {
     names.push_back(rest.substr(0, rest.find('=')));
   }
   return names;
+}
+
+/// The keys of `item`, which begins with its name. `expanded`: mistakes are the item's own, for
+/// what is read here is not what somebody wrote.
+Result<std::map<std::string, std::string>> parse_keys(std::string_view name, Fragment item,
+                                                      const std::vector<std::string_view>& known,
+                                                      bool expanded) {
+  std::map<std::string, std::string> keys;
+  const size_t colon = item.text.find(':');
+  if (colon == std::string_view::npos) return keys;
+  for (const Fragment& pair : split({item.text.substr(colon + 1), item.at + colon + 1}, ',')) {
+    const size_t where = expanded ? item.at : pair.at, equals = pair.text.find('=');
+    const std::string key(pair.text.substr(0, equals));
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      return text_error(where,
+                        fmt::format("'{}' has no key '{}'{}", name, key, did_you_mean(key, known)));
+    }
+    const bool bare = equals == std::string_view::npos;
+    if (!bare && equals + 1 == pair.text.size()) {
+      return text_error(where, fmt::format("the value of '{}' is missing", key));
+    }
+    std::string value = bare ? "true" : normal_value(pair.text.substr(equals + 1));
+    if (!keys.emplace(key, std::move(value)).second) {
+      return text_error(where, fmt::format("'{}' is given twice", key));
+    }
+  }
+  return keys;
 }
 
 }  // namespace
@@ -163,21 +191,34 @@ Status ChainConfig::parse_section(std::string_view key, std::string_view value, 
 
 Status ChainConfig::parse_chain(std::string_view text, size_t at, bool expanded) {
   if (!expanded && text == "none") return {};
+  if (!expanded && text.substr(0, text.find(':')) == "auto" && text.find('+') == text.npos)
+    return parse_automatic({text, at});
   for (const Fragment& item : split({text, at}, '+')) {
     HORA_TRY(parse_item(item.text, expanded ? at : item.at, expanded));
   }
   return {};
 }
 
+Status ChainConfig::parse_automatic(Fragment text) {
+  auto keys = parse_keys("auto", text, {"error"}, false);
+  if (!keys.ok()) return keys.status();
+  keys.value().emplace("error", kAutomaticError);
+  Keys read(keys.value());
+  automatic_ = read.number("error", 0, 1);
+  if (read.refused().empty()) return {};
+  return text_error(text.at, fmt::format("'auto': {}", read.refused()));
+}
+
 Status ChainConfig::parse_item(std::string_view text, size_t at, bool expanded) {
   const size_t colon = text.find(':');
   const std::string name(text.substr(0, colon));
   if (name.empty()) return text_error(at, "the name of a stage is missing");
-  if (name == "none") return text_error(at, "'none' must stand alone");
+  if (name == "none" || name == "auto")
+    return text_error(at, fmt::format("'{}' must stand alone", name));
   const Preset* preset = expanded ? nullptr : lookup(presets(), name);
   const Stage* stage = lookup(stages(), name);
   if (!preset && !stage) {
-    std::vector<std::string_view> names{"none"};
+    std::vector<std::string_view> names{"none", "auto"};
     add_names(stages(), names);
     add_names(presets(), names);
     return text_error(at,
@@ -189,25 +230,9 @@ Status ChainConfig::parse_item(std::string_view text, size_t at, bool expanded) 
   else
     add_names(stage->keys, known);
 
-  std::map<std::string, std::string> keys;
-  if (colon != std::string_view::npos) {
-    for (const Fragment& pair : split({text.substr(colon + 1), at + colon + 1}, ',')) {
-      const size_t where = expanded ? at : pair.at, equals = pair.text.find('=');
-      const std::string key(pair.text.substr(0, equals));
-      if (std::find(known.begin(), known.end(), key) == known.end()) {
-        return text_error(
-            where, fmt::format("'{}' has no key '{}'{}", name, key, did_you_mean(key, known)));
-      }
-      const bool bare = equals == std::string_view::npos;
-      if (!bare && equals + 1 == pair.text.size()) {
-        return text_error(where, fmt::format("the value of '{}' is missing", key));
-      }
-      std::string value = bare ? "true" : normal_value(pair.text.substr(equals + 1));
-      if (!keys.emplace(key, std::move(value)).second) {
-        return text_error(where, fmt::format("'{}' is given twice", key));
-      }
-    }
-  }
+  auto parsed = parse_keys(name, {text, at}, known, expanded);
+  if (!parsed.ok()) return parsed.status();
+  std::map<std::string, std::string>& keys = parsed.value();
   if (preset) {
     HORA_TRY(parse_chain(expand(*preset, keys), at, true));
     if (!aggregation_given_ && std::string_view(preset->sections).starts_with("agg=")) {
@@ -239,7 +264,11 @@ Status ChainConfig::place(Item item, bool expanded) {
 
 Status ChainConfig::complete() {
   write_canonical();
-  if (none()) return {};
+  if (automatic_ && aggregation_ != "auto") {
+    return text_error(
+        0, fmt::format("'auto' chooses the aggregation, too; leave agg={} out", aggregation_));
+  }
+  if (items_.empty()) return {};
   const auto probe = [&] { return codec(kProbe); };
   Result<std::unique_ptr<Codec>> tried = probe();
   if (!tried.ok()) return tried.status();
@@ -285,6 +314,7 @@ Status ChainConfig::check_aggregation(const Codec& made) const {
 
 void ChainConfig::write_canonical() {
   canonical_ = none() ? "none" : "";
+  if (automatic_) canonical_ = fmt::format("auto:error={:.12g}", *automatic_);
   for (const Item& item : items_) {
     if (!canonical_.empty()) canonical_ += '+';
     canonical_ += item.name;
@@ -294,14 +324,14 @@ void ChainConfig::write_canonical() {
       separator = ',';
     }
   }
-  if (!none()) canonical_ += ";agg=" + aggregation_;
-  for (size_t i = 0; !none() && i < degrees_.size(); ++i)
+  if (!items_.empty()) canonical_ += ";agg=" + aggregation_;
+  for (size_t i = 0; !items_.empty() && i < degrees_.size(); ++i)
     canonical_ += fmt::format("{}{}", i == 0 ? ":degrees=" : "x", degrees_[i]);
 }
 
 Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t step,
                                                   uint64_t* until) const {
-  HORA_CHECK(!none(), "a chain of none has no codec");
+  HORA_CHECK(!items_.empty(), "a chain of none, and auto, has no codec");
   const auto refuse = [](const Item& item, const std::string& why) {
     return text_error(item.at, fmt::format("'{}': {}", item.name, why));
   };

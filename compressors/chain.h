@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,14 +30,14 @@ std::string_view name_of(Aggregation how);
 ///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" | "merge" |
 ///   "vote" )
 ///           | "link=all"
-///   chain   = "none" | item *( "+" item )
+///   chain   = "none" | "auto" [ ":error=" value ] | item *( "+" item )
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
 ///
 /// `merge` may be `merge:degrees=4x2`: of its butterfly, where so many ranks are 8 (merging.h).
 /// Numbers may end in %, k (1024) or M. Presets are expanded, missing keys written out, and a
 /// biased chain gets `ef` unless it says `noef`. Stages stand in the order of enum Order; what a
 /// preset expands to goes where it belongs, and its memory gives way to one that is there already.
-/// Immutable; copies are deep.
+/// `auto` is no chain yet: ops/auto_chain.h chooses one for a tensor. Immutable; copies are deep.
 class ChainConfig {
  public:
   ChainConfig() = default;  ///< none
@@ -47,10 +48,14 @@ class ChainConfig {
   /// The expanded form; parse(canonical()) is the same setting. Ranks compare this text.
   const std::string& canonical() const { return canonical_; }
   std::string_view chain_text() const;  ///< canonical() without its sections
-  bool none() const { return items_.empty(); }
+  bool none() const { return items_.empty() && !automatic_; }
 
-  /// The codec for one tensor after `step` exchanges; not for none(). A chain that warms up needs
-  /// another one, with the same state, when `until` of them have been made (~0: never).
+  /// For `auto`: the largest relative error that the chain to be chosen may make of a gradient.
+  std::optional<double> automatic() const { return automatic_; }
+
+  /// The codec for one tensor after `step` exchanges; not for none() nor automatic(). A chain that
+  /// warms up needs another one, with the same state, when `until` of them have been made (~0:
+  /// never).
   Result<std::unique_ptr<Codec>> codec(const Extent& extent, uint64_t step = 0,
                                        uint64_t* until = nullptr) const;
 
@@ -74,6 +79,7 @@ class ChainConfig {
   static Result<ChainConfig> parse_bare(Fragment chain);
   Status parse_chain(std::string_view text, size_t at, bool expanded);
   Status parse_item(std::string_view text, size_t at, bool expanded);
+  Status parse_automatic(Fragment text);
   Status place(Item item, bool expanded);
   Status check_aggregation(const Codec& probe) const;
   Status parse_aggregation(std::string_view value, size_t at);
@@ -82,6 +88,7 @@ class ChainConfig {
   void write_canonical();
 
   std::vector<Item> items_;
+  std::optional<double> automatic_;
   std::string aggregation_ = "auto";
   bool aggregation_given_ = false;
   std::vector<int> degrees_;

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "compressors/automatic.h"
 #include "compressors/chain.h"
 #include "compressors/registry.h"
 
@@ -33,6 +34,7 @@ setting does to a model.
 - Sections: `agg=auto|linear|recode|gather|merge|vote` says how payloads are added up
   ([architecture.md](architecture.md#compression)); `agg=merge:degrees=8x4x2` for the butterfly of 64 ranks;
   `link=all`.
+- `none` sends values as they are; `auto` chooses for each tensor, [see below](#auto).
 - A chain that is biased gets `ef` unless it says `noef`. A preset may stand in a chain; what it
   expands to goes where it belongs, and its memory gives way to one that is there already.
 - Ranks compare the expanded text, so presets and what they stand for are the same setting.
@@ -81,6 +83,30 @@ std::string stage_table() {
   return out;
 }
 
+std::string automatic_table() {
+  std::string out = R"(
+## `auto`
+
+By its size each tensor gets the chain below whose exchange takes the least time: for the links between the
+hosts as measured at start (`HORA_LINKS`), and for codecs as fast as the slowest rank's
+(`HORA_CODEC_SPEEDS`). Of those that need at most 5 % more, it is the most exact one, never one slower than
+bf16; and where none pays, none. All ranks go by the same numbers. Rank 0 logs the table of its decisions at
+level `info`; `hora plan --compression auto` and `hora compress explain auto --link 1gbit --model
+shapes.json` print it beforehand, for the speed of the machine that they run on.
+
+`auto:error=0.1` allows chains with a relative error of a gradient of at most that; `auto` alone is
+`auto:error=0.7`. The errors are those of one exchange of normal numbers: what all but bf16 leave out stays
+in their memories and is sent later. `auto` composes with rules (`auto;rule=dim<=1->none`), chooses the
+aggregation, too, and leaves operations of a process set other than all ranks as they are.
+
+| word | stands for | error |
+|---|---|---|
+)";
+  for (const AutomaticChain& one : automatic_chains())
+    out += fmt::format("| {} | `{}` | {:g} |\n", one.name, one.chain, one.error);
+  return out;
+}
+
 std::string rounding_of(const char* family, int bits) {
   const bool random = find_host_kernels(family, bits, true) != nullptr;
   const bool nearest = find_host_kernels(family, bits, false) != nullptr;
@@ -125,7 +151,7 @@ of them computes stands at the head of its file in `compressors/kernels`.
 }  // namespace
 
 std::string compressors_markdown() {
-  return kHead + preset_table() + stage_table() + quantizer_table();
+  return kHead + automatic_table() + preset_table() + stage_table() + quantizer_table();
 }
 
 }  // namespace hora

@@ -95,6 +95,13 @@ const ChainConfig& CompressionRules::for_tensor(std::string_view name, const Sha
   return chain_;
 }
 
+std::optional<double> CompressionRules::automatic() const {
+  std::optional<double> bound = chain_.automatic();
+  for (const Rule& rule : rules_)
+    if (!bound) bound = rule.chain.automatic();
+  return bound;
+}
+
 std::string CompressionRules::canonical() const {
   std::string text = chain_.canonical();
   for (const Rule& rule : rules_) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,8 @@ class CompressionRules {
   const ChainConfig& for_tensor(std::string_view name, const Shape& shape, DType dtype) const;
 
   const ChainConfig& chain() const { return chain_; }
+  /// The bound of the chain, or of the first rule that has one, if any is `auto`.
+  std::optional<double> automatic() const;
   std::string canonical() const;  ///< parse_rules(canonical()) is the same setting
 
  private:

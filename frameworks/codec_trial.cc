@@ -32,6 +32,10 @@ class CodecTrial {
       : config_(take(ChainConfig::parse(chain))) {
     if (config_.none())
       raise(Status(Code::kInvalidArgument, "'none' has no codec: values travel as they are"));
+    if (config_.automatic())
+      raise(Status(Code::kInvalidArgument,
+                   "'auto' has no codec: it stands for another chain for each tensor; `hora plan "
+                   "--compression auto` says which"));
     codec_ = take(config_.codec({tensor, rows, columns}));
     state_ = make_state(*codec_, 0, count());
     context_.seed = seed;

@@ -7,9 +7,13 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "compressors/rules.h"
+#include "hora/config.h"
 #include "launcher/command_line.h"
 #include "launcher/doctor_hosts.h"
 #include "launcher/hosts.h"
+#include "ops/auto_chain.h"
+#include "runtime/clock.h"
 #include "runtime/quantity.h"
 
 namespace hora {
@@ -51,10 +55,25 @@ std::string plan_page(const Topology& topology, size_t most) {
   return page;
 }
 
+Result<std::string> compression_plan(std::string_view setting, const Topology& topology) {
+  constexpr int64_t kBudget = 100'000'000;
+  const auto rules = CompressionRules::parse(setting);
+  if (!rules.ok()) return rules.status();
+  const auto error = rules.value().automatic();
+  if (!error)
+    return Status(Code::kInvalidArgument,
+                  fmt::format("'{}' leaves nothing to choose; 'auto' does, and `hora compress "
+                              "explain` is for other settings",
+                              setting));
+  AutoJob job{topology, measure_speeds([clock = SystemClock()] { return clock.now(); }, kBudget)};
+  job.carry_bytes = Config().carry_bytes;
+  return AutoChain(std::move(job)).table(*error);
+}
+
 namespace {
 
 struct PlanOptions {
-  std::string hosts = "1", link, most = "64 MiB";
+  std::string hosts = "1", link, most = "64 MiB", compression;
   size_t ranks_per_host = 0;
   RunOptions run;  ///< how to get to the hosts, and who they are if they have names
 };
@@ -83,6 +102,17 @@ Status count_hosts(PlanOptions& options, Topology& topology) {
   return {};
 }
 
+int print_plan(const PlanOptions& options, const Topology& topology, size_t most) {
+  std::string page = plan_page(topology, most);
+  if (!options.compression.empty()) {
+    const auto chains = compression_plan(options.compression, topology);
+    if (!chains.ok()) return wrong("--compression: " + chains.status().message());
+    page += "\n" + chains.value();
+  }
+  fmt::print("{}", page);
+  return 0;
+}
+
 /// Goes to the hosts and takes the slowest link between them.
 int plan_measured(const PlanOptions& options, Topology topology, size_t most) {
   constexpr std::chrono::seconds kStartTimeout{30};
@@ -92,9 +122,9 @@ int plan_measured(const PlanOptions& options, Topology topology, size_t most) {
       return 1;
     }
     topology.across = *page.slowest;
-    fmt::print("the slowest link: {:.3g} Gbit/s, {} one way\n{}", topology.across.bandwidth * 8e-9,
-               time_of(topology.across.latency), plan_page(topology, most));
-    return 0;
+    fmt::print("the slowest link: {:.3g} Gbit/s, {} one way\n", topology.across.bandwidth * 8e-9,
+               time_of(topology.across.latency));
+    return print_plan(options, topology, most);
   });
 }
 
@@ -111,6 +141,8 @@ int plan_main(std::vector<std::string> arguments) {
   app.add_option("--link", options.link,
                  "A host's rate in each direction, and the one-way delay (10gbit)");
   app.add_option("--most", options.most, "The largest size")->capture_default_str();
+  app.add_option("--compression", options.compression,
+                 "Such as auto: also say which chains it takes");
   app.add_option("--rsh", options.run.remote_shell, "How to start a program on a host")
       ->capture_default_str();
   if (const auto code = parse_command_line(app, std::move(arguments))) return *code;
@@ -127,8 +159,7 @@ int plan_main(std::vector<std::string> arguments) {
   } else if (options.run.hosts.size() > 1) {
     return plan_measured(options, topology, *bytes);
   }
-  fmt::print("{}", plan_page(topology, *bytes));
-  return 0;
+  return print_plan(options, topology, *bytes);
 }
 
 }  // namespace hora

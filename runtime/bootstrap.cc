@@ -16,6 +16,7 @@
 #include "ops/shm/shm.h"
 #include "ops/tcp/endpoint.h"
 #include "ops/tcp/tcp.h"
+#include "runtime/compression.h"
 #include "runtime/introduction.h"
 #include "runtime/links.h"
 #include "runtime/log.h"
@@ -203,6 +204,8 @@ class Meeting {
     if (const Status met = meet_host(); !met.ok()) return give_up(met);
     if (endpoint_) HORA_TRY(meet_other_hosts());
     HORA_TRY(agree_on_links());
+    const auto hosts = static_cast<size_t>(hosts_), ranks = static_cast<size_t>(config_.size);
+    transport_.topology = {hosts, (ranks + hosts - 1) / hosts, kUsualInside, costs_.measured};
     HORA_TRY(open_backend());
     return std::move(transport_);
   }
@@ -225,9 +228,11 @@ class Meeting {
 
   Status meet_everybody() {
     auto met = introduce(*store_, config_, prefix_ + "member/", clock_,
-                         endpoint_ ? endpoint_->addresses() : std::string());
+                         endpoint_ ? endpoint_->addresses() : std::string(),
+                         Compression::own_speeds(config_, [this] { return clock_.now(); }));
     HORA_TRY(met.status());
     ranks_ = std::move(met).value();
+    HORA_TRY(agree_on_speeds());
     transport_.hosts = hosts_of(ranks_);
     transport_.world = world_of(config_, ranks_, transport_.hosts);
     hosts_ = *std::max_element(transport_.hosts.begin(), transport_.hosts.end()) + 1;
@@ -247,6 +252,18 @@ class Meeting {
     if (at_.parent >= 0) neighbors.push_back(at_.parent);
     for (const Rank rank : neighbors)
       (host_of(rank) == host_of(config_.rank) ? inside_ : outside_).push_back(rank);
+    return {};
+  }
+
+  /// All read the same texts, so that all have the same numbers: the slowest rank's.
+  Status agree_on_speeds() {
+    for (const Introduction& rank : ranks_) {
+      if (rank.speeds.empty()) continue;
+      const auto speeds = parse_speeds(rank.speeds);
+      HORA_TRY(speeds.status());
+      transport_.speeds =
+          &rank == &ranks_.front() ? speeds.value() : slower(transport_.speeds, speeds.value());
+    }
     return {};
   }
 
@@ -492,6 +509,7 @@ std::vector<Transport> meet_locally(int size) {
       transport.world.members.push_back(
           {static_cast<uint64_t>(other) + 1, host_name(), static_cast<int32_t>(::getpid())});
     transport.hosts.assign(static_cast<size_t>(size), 0);
+    transport.topology = {1, static_cast<size_t>(size), kUsualInside, kUsualAcross};
     transport.channel = open_local_channel(channels, rank);
     transport.backend = local::open(hub, rank, bells);
   }

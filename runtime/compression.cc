@@ -10,6 +10,8 @@
 namespace hora {
 namespace {
 
+constexpr std::string_view kMeasure = "measure";
+
 CompressionRules parsed(std::string_view setting) {
   auto rules = CompressionRules::parse(setting);
   HORA_CHECK(rules.ok(), rules.status().message());
@@ -19,8 +21,8 @@ CompressionRules parsed(std::string_view setting) {
 /// Everything that the choice depends on.
 void make_key(const Request& request, std::string& key) {
   key.clear();
-  fmt::format_to(std::back_inserter(key), "{}\n{}\n{}", request.chain, request.name,
-                 static_cast<int>(request.inputs[0].dtype));
+  fmt::format_to(std::back_inserter(key), "{}\n{}\n{}\n{}", request.chain, request.name,
+                 request.set, static_cast<int>(request.inputs[0].dtype));
   for (const int64_t dim : request.inputs[0].shape)
     fmt::format_to(std::back_inserter(key), ",{}", dim);
 }
@@ -33,14 +35,26 @@ Result<std::string> canonical_compression(std::string_view setting) {
   return rules.value().canonical();
 }
 
-Status Compression::check(std::string_view setting) {
-  const auto rules = CompressionRules::parse(setting);
-  if (rules.ok()) return {};
-  return Status(Code::kInvalidArgument, "HORA_COMPRESSION: " + rules.status().message());
+Status Compression::check(const Config& config) {
+  const auto rules = CompressionRules::parse(config.compression);
+  if (!rules.ok())
+    return Status(Code::kInvalidArgument, "HORA_COMPRESSION: " + rules.status().message());
+  if (config.codec_speeds == kMeasure) return {};
+  const auto speeds = parse_speeds(config.codec_speeds);
+  if (speeds.ok()) return {};
+  return Status(Code::kInvalidArgument, "HORA_CODEC_SPEEDS: " + speeds.status().message());
 }
 
-Compression::Compression(const Config& config)
+std::string Compression::own_speeds(const Config& config, const Now& now) {
+  constexpr int64_t kBudget = 10'000'000;
+  if (!parsed(config.compression).automatic()) return std::string();
+  return text_of(config.codec_speeds == kMeasure ? measure_speeds(now, kBudget)
+                                                 : parse_speeds(config.codec_speeds).value());
+}
+
+Compression::Compression(const Config& config, AutoJob job)
     : seed_(config.seed),
+      job_(std::move(job)),
       rules_(parsed(config.compression)),
       always_none_(rules_.canonical() == ChainConfig().canonical()) {}
 
@@ -91,13 +105,39 @@ bool Compression::known(const Request& request, Signature& signature) {
 Status Compression::choose_new(const Request& request, const CompressionRules& rules,
                                Choice& choice) {
   const Tensor& tensor = request.inputs[0];
-  const ChainConfig& chain = rules.for_tensor(request.name, tensor.shape, tensor.dtype);
-  if (chain.none()) return {};
-  auto codec = chain.codec(extent_of(request.name, tensor.shape));
+  const ChainConfig* chain = &rules.for_tensor(request.name, tensor.shape, tensor.dtype);
+  std::shared_ptr<const AutoChain> chooser;
+  if (const auto error = chain->automatic()) {
+    if (request.set != 0) return {};
+    chooser = automatic();
+    chain = &chooser->chain_for(tensor.count(), tensor.dtype, *error);
+  }
+  if (chain->none()) return {};
+  auto codec = chain->codec(extent_of(request.name, tensor.shape));
   if (!codec.ok()) return codec.status();
-  choice.canonical = chain.canonical();
+  choice.canonical = chain->canonical();
   choice.granule = static_cast<uint32_t>(codec.value()->granule());
   return {};
+}
+
+std::string Compression::decisions() {
+  const auto error = rules_.automatic();
+  if (!error) return {};
+  std::string table = automatic()->table(*error);
+  table.pop_back();  // a log has line ends of its own
+  return table;
+}
+
+/// Made without the lock, by whoever comes first.
+std::shared_ptr<const AutoChain> Compression::automatic() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (automatic_) return automatic_;
+  }
+  auto made = std::make_shared<const AutoChain>(job_);
+  const std::lock_guard lock(mutex_);
+  if (!automatic_) automatic_ = std::move(made);
+  return automatic_;
 }
 
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature,

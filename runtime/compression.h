@@ -15,6 +15,7 @@
 #include "hora/config.h"
 #include "hora/request.h"
 #include "hora/status.h"
+#include "ops/auto_chain.h"
 
 namespace hora {
 
@@ -36,14 +37,20 @@ struct BoundChain {
 /// Threads: choose() any; the rest the token holder.
 class Compression {
  public:
-  /// Whether `setting` can be parsed.
-  static Status check(std::string_view setting);
+  /// Whether its settings can be parsed.
+  static Status check(const Config& config);
 
-  /// `config.compression` must have passed check().
-  explicit Compression(const Config& config);
+  /// What ranks tell each other for `auto`: how fast this one's codecs are, measured if so set.
+  /// Empty if the job's setting has no `auto`. `config` must have passed check().
+  static std::string own_speeds(const Config& config, const Now& now);
+
+  /// `config` must have passed check(). `job` is equal on all ranks.
+  Compression(const Config& config, AutoJob job);
 
   /// Fills `signature.chain` and `.granule`: the request's own setting or the job's. Errors:
-  /// kInvalidArgument for a setting that cannot be parsed or does not fit.
+  /// kInvalidArgument for a setting that cannot be parsed or does not fit. Where it says `auto` the
+  /// chain is chosen here, from what all ranks know alike; only tensors of all ranks get one, for
+  /// how the ranks of a set are connected is not known here.
   Status choose(const Request& request, Signature& signature);
 
   /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
@@ -54,6 +61,9 @@ class Compression {
   /// that warms up may get another codec. Only then, because a rank that is behind binds an
   /// exchange before it has counted the one before.
   static void begin_exchange(BoundChain& bound, uint64_t step);
+
+  /// The table that the job's `auto` goes by; empty if its setting has none.
+  std::string decisions();
 
   StateStore& states() { return states_; }
   uint64_t seed() const { return seed_; }
@@ -73,13 +83,16 @@ class Compression {
   };
   static void make_codec(BoundChain& bound, uint64_t step);
   bool known(const Request& request, Signature& signature);
-  static Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
+  Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
+  std::shared_ptr<const AutoChain> automatic();
 
   const uint64_t seed_;
+  const AutoJob job_;
   const CompressionRules rules_;  ///< the job's
   const bool always_none_;
 
-  std::mutex mutex_;  ///< guards what follows
+  std::mutex mutex_;                            ///< guards what follows
+  std::shared_ptr<const AutoChain> automatic_;  ///< once somebody wants it
   std::unordered_map<std::string, Choice> chosen_;
   std::string key_;
 

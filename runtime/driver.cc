@@ -57,7 +57,8 @@ bool is_settled(const Status& status) {
 }  // namespace
 
 Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
-    : compression(config),
+    : compression(config,
+                  {transport.topology, transport.speeds, config.bucket_bytes, config.carry_bytes}),
       observer(clock),
       transport_(std::move(transport)),
       config_(config),
@@ -90,6 +91,8 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
   for (const int descriptor : transport_.channel->watched()) watch(descriptor);
   if (transport_.backend->watched() >= 0) watch(transport_.backend->watched());
   transport_.channel->bell().arm();
+  if (const std::string table = compression.decisions(); world.rank == 0 && !table.empty())
+    log_.info("HORA_CODEC_SPEEDS={}\n{}", text_of(transport_.speeds), table);
 }
 
 Driver::~Driver() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "hora/engine.h"
+#include "ops/auto_chain.h"
 #include "ops/backend.h"
 #include "ops/relax.h"
 #include "runtime/carried.h"
@@ -35,7 +36,9 @@ struct Transport {
   std::vector<int> hosts;  ///< the host of each rank, for the control tree
   std::unique_ptr<ControlChannel> channel;
   std::unique_ptr<Backend> backend;
-  std::shared_ptr<void> keep;  ///< whatever must outlive both
+  Topology topology;                    ///< the same on all ranks, with the slowest link
+  CodecSpeeds speeds = usual_speeds();  ///< likewise
+  std::shared_ptr<void> keep;           ///< whatever must outlive both
 };
 
 /// The one loop of an engine: requests in, frames in and out, plans to lanes, lanes forward,

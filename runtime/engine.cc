@@ -215,7 +215,7 @@ Engine::~Engine() {
 }
 
 Result<std::unique_ptr<Engine>> Engine::start(const Config& config) {
-  HORA_TRY(Compression::check(config.compression));
+  HORA_TRY(Compression::check(config));
   const SystemClock clock;
   auto transport = meet(config, clock);
   if (!transport.ok()) return transport.status();
@@ -229,12 +229,14 @@ Result<std::unique_ptr<Engine>> Engine::start(const Config& config) {
 
 Result<std::vector<std::unique_ptr<Engine>>> Engine::start_local(int size, const Config& config) {
   if (size < 1) return Status(Code::kInvalidArgument, fmt::format("start_local: size is {}", size));
-  HORA_TRY(Compression::check(config.compression));
+  HORA_TRY(Compression::check(config));
   std::vector<std::unique_ptr<Engine>> engines;
   Config each = config;
   each.size = each.local_size = size;
   for (Transport& transport : meet_locally(size)) {
     each.rank = each.local_rank = transport.world.rank;
+    if (auto given = parse_speeds(config.codec_speeds); given.ok())
+      transport.speeds = std::move(given).value();
     engines.push_back(
         std::unique_ptr<Engine>(new Engine(std::make_unique<Impl>(std::move(transport), each))));
   }

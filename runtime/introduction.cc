@@ -51,13 +51,14 @@ Status compare(Rank theirs, std::string_view their_settings, Rank mine,
   return {};
 }
 
-/// Four lines, and the settings that must be equal.
+/// Five lines, and the settings that must be equal.
 Introduction parse(std::string_view text, std::string_view& settings) {
   Introduction rank;
   rank.host = take_line(text);
   rank.pid = std::atoi(std::string(take_line(text)).c_str());
   rank.machine = take_line(text);
   rank.addresses = take_line(text);
+  rank.speeds = take_line(text);
   settings = text;
   return rank;
 }
@@ -72,11 +73,12 @@ std::string host_name() {
 
 Result<std::vector<Introduction>> introduce(Store& store, const Config& config,
                                             const std::string& prefix, const Clock& clock,
-                                            const std::string& addresses) {
+                                            const std::string& addresses,
+                                            const std::string& speeds) {
   const std::string my_settings = digest_text(config);
   HORA_TRY(store.set(prefix + std::to_string(config.rank),
-                     fmt::format("{}\n{}\n{}\n{}\n{}", host_name(), ::getpid(), machine(config),
-                                 addresses, my_settings)));
+                     fmt::format("{}\n{}\n{}\n{}\n{}\n{}", host_name(), ::getpid(), machine(config),
+                                 addresses, speeds, my_settings)));
   const Deadline deadline(
       clock, std::chrono::nanoseconds(static_cast<int64_t>(config.start_timeout * 1e9)));
   std::vector<Introduction> ranks;

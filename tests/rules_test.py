@@ -35,7 +35,8 @@ LAYERS = {
     "runtime": ("include", "compressors", "fusion", "ops"),
     "frameworks": ("include", "compressors", "ops/cost_model.h", "ops/exchange_cost.h"),
     "launcher": (
-        *("include", "compressors", "ops/cost_model.h", "ops/descriptor.h"),
+        *("include", "compressors", "ops/descriptor.h"),
+        *(f"ops/{name}.h" for name in ("auto_chain", "cost_model", "exchange_cost")),
         *(f"runtime/{name}.h" for name in ("store", "config", "clock", "log")),
         "runtime/quantity.h",
     ),

@@ -32,9 +32,10 @@ struct Config {
   std::string links;              ///< measure, none, or a rate and delay: between hosts
   int tree_arity = 0;             ///< children of a host in the control tree
 
-  std::string backend;      ///< auto, shm, tcp, gloo
-  std::string compression;  ///< the default chain
-  std::string isa;          ///< auto, base, avx2, avx512
+  std::string backend;       ///< auto, shm, tcp, gloo
+  std::string compression;   ///< the default chain
+  std::string codec_speeds;  ///< for compression "auto": measure, usual, or numbers
+  std::string isa;           ///< auto, base, avx2, avx512
   uint64_t bucket_bytes = 0, express_bytes = 0, window_bytes = 0, arena_bytes = 0;
   uint64_t carry_bytes = 0;  ///< of all ranks together: up to this, values travel with control
   int lanes = 0;

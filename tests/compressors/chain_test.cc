@@ -9,8 +9,9 @@ namespace {
 
 TEST(Chain, CanonicalIsAFixedPoint) {
   auto texts = all_chains();
-  for (const char* more : {"none", "onebit:bucket=column", "up=onebit;agg=gather;link=all",
-                           "ef+topk:ratio=0.1%+fp16", "agg=auto;none"}) {
+  for (const char* more :
+       {"none", "onebit:bucket=column", "up=onebit;agg=gather;link=all", "ef+topk:ratio=0.1%+fp16",
+        "agg=auto;none", "auto", "auto:error=12.5%", "agg=auto;up=auto:error=0;link=all"}) {
     texts.push_back(more);
   }
   for (const std::string& text : texts) {
@@ -36,6 +37,30 @@ TEST(Chain, PresetsAreExpandedAndKeysWrittenOut) {
   EXPECT_EQ(canonical("topk"),
             "ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;agg=auto");
   EXPECT_EQ(canonical("agg=gather;onebit"), canonical("onebit;agg=gather"));
+}
+
+TEST(Chain, AutoIsNoChainYet) {
+  const ChainConfig config = ChainConfig::parse("auto:error=10%").value();
+  EXPECT_EQ(config.automatic(), 0.1);
+  EXPECT_FALSE(config.none());
+  EXPECT_EQ(config.canonical(), "auto:error=0.1");
+  EXPECT_EQ(ChainConfig::parse("auto").value().canonical(), "auto:error=0.7");
+  EXPECT_EQ(ChainConfig::parse("onebit").value().automatic(), std::nullopt);
+}
+
+TEST(Chain, MistakesOfAutoArePointedAt) {
+  const auto message = [](const char* text) { return ChainConfig::parse(text).status().message(); };
+  EXPECT_EQ(message("uato"),
+            "compression, character 1: no stage or preset 'uato'; did you mean 'auto'?");
+  EXPECT_EQ(message("auto:eror=0.1"),
+            "compression, character 6: 'auto' has no key 'eror'; did you mean 'error'?");
+  EXPECT_EQ(message("auto:error=2"),
+            "compression, character 1: 'auto': error=2 must lie between 0 and 1");
+  EXPECT_EQ(message("auto:error"), "compression, character 1: 'auto': error=true is not a number");
+  EXPECT_EQ(message("ef+auto"), "compression, character 4: 'auto' must stand alone");
+  EXPECT_EQ(message("auto:error=0.1+topk"), "compression, character 1: 'auto' must stand alone");
+  EXPECT_EQ(message("auto;agg=gather"),
+            "compression, character 1: 'auto' chooses the aggregation, too; leave agg=gather out");
 }
 
 TEST(Chain, MistakesArePointedAt) {
@@ -173,6 +198,19 @@ TEST(Rules, TheFirstThatMatchesDecides) {
   EXPECT_TRUE(rules.canonical().ends_with(
       ";rule=glob:*embed*->ef:decay=1,dtype=f32,ref=local,units=grad+topk:ratio=0.01,warmup=0;rule="
       "dim<=1->none;rule=size<4096->bf16"));
+}
+
+TEST(Rules, AutoStandsBesideOthers) {
+  const auto rules = parse_rules("auto:error=5%;rule=dim<=1->none;rule=size>1M->auto").value();
+  EXPECT_EQ(rules.canonical(),
+            "auto:error=0.05;rule=dim<=1->none;rule=size>1048576->auto:error=0.7");
+  EXPECT_EQ(parse_rules(rules.canonical()).value().canonical(), rules.canonical());
+  EXPECT_EQ(rules.automatic(), 0.05);
+  EXPECT_TRUE(rules.for_tensor("b", {7}, DType::kFloat32).none());
+  EXPECT_EQ(rules.for_tensor("w", {2000, 2000}, DType::kFloat32).automatic(), 0.7);
+  EXPECT_TRUE(rules.for_tensor("w", {7, 7}, DType::kFloat64).none());
+  EXPECT_EQ(parse_rules("none;rule=dim>1->auto").value().automatic(), 0.7);
+  EXPECT_EQ(parse_rules("onebit").value().automatic(), std::nullopt);
 }
 
 TEST(Rules, MistakesArePointedAt) {

@@ -61,7 +61,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   const std::string canonical = rules.value().canonical();
   const auto again = CompressionRules::parse(canonical);
   FUZZ_CHECK(again.ok() && again.value().canonical() == canonical);
-  if (line + 2 < text.size() && !rules.value().chain().none())
+  if (line + 2 < text.size() && !rules.value().chain().items().empty())
     decode(rules.value().chain(), 1 + static_cast<uint8_t>(text[line + 1]) * size_t{3},
            text.substr(line + 2));
   return 0;

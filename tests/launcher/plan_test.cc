@@ -33,5 +33,14 @@ TEST(Plan, ShowsBothRoutesOnlyWhereThereAreTwo) {
   EXPECT_NE(host.find("one host: shared memory"), std::string::npos) << host;
 }
 
+TEST(Plan, SaysWhichChainsAutoTakes) {
+  const Topology topology{4, 1, kUsualInside, link_of("100mbit").value()};
+  const std::string table = compression_plan("auto", topology).value();
+  EXPECT_NE(table.find("100 Mbit/s"), std::string::npos) << table;
+  EXPECT_NE(table.find("  onebit\n"), std::string::npos) << table;
+  EXPECT_NE(compression_plan("onebit", topology).status().message().find("nothing to choose"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace hora

@@ -58,6 +58,7 @@ def test_a_class_in_a_file_is_measured_beside_what_there_is(tmp_path):
     [
         ("onebitt", "did you mean 'onebit'"),
         ("none", "'none' is float32"),
+        ("auto", "'auto' has no codec"),
         ("missing.py:Zeros", "there is no missing.py"),
         ("hora.testing:Zeros", "hora.testing has no class Zeros"),
         ("hora.testing:Report", "no subclass of hora.compression.Compressor"),

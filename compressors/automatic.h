@@ -1,0 +1,20 @@
+#pragma once
+
+#include <span>
+
+namespace hora {
+
+/// A chain that the setting `auto` may choose.
+struct AutomaticChain {
+  const char* name;   ///< a word for tables and settings
+  const char* chain;  ///< as one would write it
+  double error;       ///< |x - decode(encode(x))| / |x| of normal numbers, rounded up
+};
+
+/// The most exact first, which is `none`. All but bf16 remember what they did not send.
+std::span<const AutomaticChain> automatic_chains();
+
+/// `auto` stands for `auto:error=0.7`: down to one bit for each element, but no selection.
+inline constexpr const char* kAutomaticError = "0.7";
+
+}  // namespace hora
