@@ -46,7 +46,7 @@ TEST(ConfigPage, AFlagWinsOverTheEnvironmentOverTheFile) {
   const ConfigSources all{{"HORA_LANES=5"}, {"HORA_LANES=4"}, {{"HORA_LANES", "3", "run.toml:1"}}};
   EXPECT_TRUE(has_line(config_page(all, true),
                        "HORA_LANES             5            flag --lanes, over environment 4, over "
-                       "file run.toml:1 3, over default 2"));
+                       "file run.toml:1 3, over default 3"));
   EXPECT_TRUE(has_line(config_page({{}, all.environment, all.file}, false),
                        "HORA_LANES             4            environment"));
   EXPECT_TRUE(has_line(config_page({{}, {}, all.file}, false),

@@ -327,7 +327,7 @@ def test_config_origin_shows_what_won_over_what(tmp_path):
     line = next(line for line in done.stdout.splitlines() if line.startswith("HORA_LANES "))
     assert line.split(maxsplit=2)[1:] == [
         "5",
-        f"flag --lanes, over environment 4, over file {file}:1 3, over default 2",
+        f"flag --lanes, over environment 4, over file {file}:1 3, over default 3",
     ]
 
 
