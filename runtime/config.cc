@@ -93,7 +93,7 @@ constexpr Row kTable[] = {
      &Config::tcp_streams},
     {{"HORA_TCP_BUFFER_BYTES", "bytes", "1 MiB", "64 KiB to 32 MiB",
       "What the system may buffer for each connection between hosts, in each direction; between "
-      "hosts less than 2 ms apart, divided by their number.",
+      "hosts less than 2 ms apart, a lane's connections share it.",
       ""},
      Kind::kOwn,
      &Config::tcp_buffer_bytes},

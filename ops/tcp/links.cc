@@ -33,14 +33,14 @@ void divide(int socket, int buffer, size_t by) {
 }
 
 /// Between near hosts, all that may be on the way to one of them has to find room in the queues
-/// before it, and more would not be faster. Long ways and losses are left to what the system has
-/// been told to use; see prepare().
-void suit_to_distance(int socket, size_t hosts) {
+/// before it, and more would not be faster, so a lane's connections share one buffer. Long ways and
+/// losses are left to what the system has been told to use; see prepare().
+void suit_to_distance(int socket, size_t siblings) {
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
   if (info.tcpi_min_rtt <= kNearMicroseconds) {
-    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) divide(socket, buffer, hosts);
+    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) divide(socket, buffer, siblings);
     return;
   }
   const Descriptor fresh(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -57,6 +57,10 @@ bool unanswered(int socket, std::chrono::nanoseconds limit) {
   socklen_t length = sizeof(info);
   return ::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) == 0 &&
          info.tcpi_unacked > 0 && std::chrono::milliseconds(info.tcpi_last_ack_recv) >= limit;
+}
+
+size_t hosts_of(const Options& options) {
+  return std::set<int>(options.hosts.begin(), options.hosts.end()).size();
 }
 
 /// To each rank of another host. Several streams fill a link of two hosts, and many soon overflow
@@ -116,8 +120,8 @@ void Watch::look() {
 Links::Links(Dial dial, const Options& options, int lane, std::shared_ptr<Watch> watch)
     : dial_(std::move(dial)),
       options_(options),
-      hosts_(std::set<int>(options.hosts.begin(), options.hosts.end()).size()),
-      streams_(streams_of(options, hosts_)),
+      streams_(streams_of(options, hosts_of(options))),
+      siblings_(std::max<size_t>(static_cast<size_t>(options.streams), hosts_of(options))),
       lane_(lane),
       watch_(std::move(watch)) {
   flow_.self = options.self;
@@ -212,8 +216,7 @@ bool Links::connect() {
       return true;
     }
     if (!taken.value()) continue;
-    if (!near(link->stream.peer()))
-      suit_to_distance(taken.value()->get(), std::max<size_t>(hosts_, 1));
+    if (!near(link->stream.peer())) suit_to_distance(taken.value()->get(), siblings_);
     link->stream.attach(std::move(*taken.value()));
     watch_->add(link->stream);
     --unconnected_;

@@ -112,8 +112,8 @@ class Links {
 
   const Dial dial_;
   const Options options_;
-  const size_t hosts_;    ///< 0: not told
-  const size_t streams_;  ///< to each rank of another host
+  const size_t streams_;   ///< to each rank of another host
+  const size_t siblings_;  ///< connections that may be busy at once, at least
   const int lane_;
   const std::shared_ptr<Watch> watch_;
   Flow flow_;
