@@ -57,6 +57,11 @@ bool merging_pays(const Codec& codec, int ranks, std::span<const int> degrees) {
          Merging(codec, kUsual, ranks, degrees).bytes() < gathered;
 }
 
+/// A memory of sums is settled by finish(), and a factor alone cannot be decoded.
+bool sums_only(const Codec& codec) {
+  return codec.rounds() > 1 || (codec.traits().linear && !codec.slabs(1).empty());
+}
+
 Order order_of(std::string_view stage) {
   return lookup(stages(), stage)->order;
 }
@@ -175,18 +180,52 @@ Status ChainConfig::parse_aggregation(std::string_view value, size_t at) {
 
 Status ChainConfig::parse_section(std::string_view key, std::string_view value, size_t at) {
   if (key == "agg") return parse_aggregation(value, at);
-  if (key == "link" && value == "all") return {};
   if (key == "link") {
-    return text_error(at,
-                      fmt::format("link={} is not supported yet; every link is compressed", value));
+    if (value != "all" && value != "inter") {
+      return text_error(at, fmt::format("link={}: it is all, or inter: only what travels between "
+                                        "hosts is compressed",
+                                        value));
+    }
+    between_hosts_ = value == "inter";
+    return {};
   }
-  if (key == "down") {
-    return text_error(at, "down= is not supported yet; the way back uses the same chain");
-  }
+  if (key == "down") return parse_down({value, at + key.size() + 1});
   if (key == "rule")
     return text_error(at, "a rule cannot stand here, only in a job's whole setting");
   return text_error(at, fmt::format("no section '{}'{}", key,
                                     did_you_mean(key, {"agg", "link", "up", "down", "rule"})));
+}
+
+Status ChainConfig::parse_down(Fragment chain) {
+  if (down_) return text_error(chain.at, "a second way down");
+  Result<ChainConfig> down = parse_bare(chain);
+  if (!down.ok()) return down.status();
+  if (down.value().automatic())
+    return text_error(chain.at, "'auto' cannot stand here: it chooses both ways");
+  if (down.value().none())
+    return text_error(chain.at, "'none' cannot stand here; 'lossless' brings sums as they are");
+  for (const Item& item : down.value().items_) {
+    if (order_of(item.name) == Order::kPrepare || item.name == "mc")
+      return text_error(item.at,
+                        fmt::format("'{}' is for gradients, not for their sums", item.name));
+  }
+  const std::unique_ptr<Codec> probe = std::move(down.value().codec(kProbe)).value();
+  if (sums_only(*probe))
+    return text_error(chain.at, "payloads of this chain mean something as sums only");
+  down_ = std::make_shared<const ChainConfig>(std::move(down).value());
+  down_at_ = chain.at;
+  return {};
+}
+
+/// Sums are encoded by their owners, which only a recode has.
+Status ChainConfig::check_down(const Codec& up) {
+  if (!down_) return {};
+  if (aggregation_given_ && aggregation_ != "auto" && aggregation_ != "recode")
+    return text_error(down_at_, fmt::format("nothing goes down with agg={}", aggregation_));
+  if (sums_only(up))
+    return text_error(down_at_, "what goes up means something as sums only; leave down= out");
+  aggregation_ = "recode";
+  return {};
 }
 
 Status ChainConfig::parse_chain(std::string_view text, size_t at, bool expanded) {
@@ -264,11 +303,14 @@ Status ChainConfig::place(Item item, bool expanded) {
 
 Status ChainConfig::complete() {
   write_canonical();
+  if (automatic_ && (down_ || between_hosts_))
+    return text_error(0, "'auto' is for all links, and chooses the way down, too");
   if (automatic_ && aggregation_ != "auto") {
     return text_error(
         0, fmt::format("'auto' chooses the aggregation, too; leave agg={} out", aggregation_));
   }
-  if (items_.empty()) return {};
+  if (items_.empty())
+    return down_ ? text_error(down_at_, "down= needs a chain on the way up") : Status();
   const auto probe = [&] { return codec(kProbe); };
   Result<std::unique_ptr<Codec>> tried = probe();
   if (!tried.ok()) return tried.status();
@@ -284,6 +326,7 @@ Status ChainConfig::complete() {
     tried = probe();
     if (!tried.ok()) return tried.status();
   }
+  HORA_TRY(check_down(*tried.value()));
   HORA_TRY(check_aggregation(*tried.value()));
   write_canonical();
   return {};
@@ -295,10 +338,9 @@ Status ChainConfig::check_aggregation(const Codec& made) const {
     return text_error(0,
                       "agg=linear needs a chain whose payloads can be added; use recode or gather");
   }
-  // A memory of sums is settled by finish(), and a factor alone cannot be decoded.
-  const bool sums_only = made.rounds() > 1 || (traits.linear && !made.slabs(1).empty());
-  if ((aggregation_ == "recode" && (traits.sparse || sums_only)) ||
-      (aggregation_ == "gather" && sums_only)) {
+  const bool alone = !sums_only(made);
+  if ((aggregation_ == "recode" && ((traits.sparse && !down_) || !alone)) ||
+      (aggregation_ == "gather" && !alone)) {
     return text_error(0,
                       fmt::format("agg={} does not suit this chain; leave agg= out", aggregation_));
   }
@@ -327,6 +369,8 @@ void ChainConfig::write_canonical() {
   if (!items_.empty()) canonical_ += ";agg=" + aggregation_;
   for (size_t i = 0; !items_.empty() && i < degrees_.size(); ++i)
     canonical_ += fmt::format("{}{}", i == 0 ? ":degrees=" : "x", degrees_[i]);
+  if (down_) canonical_ += fmt::format(";down={}", down_->chain_text());
+  if (between_hosts_) canonical_ += ";link=inter";
 }
 
 Result<std::unique_ptr<Codec>> ChainConfig::codec(const Extent& extent, uint64_t step,

@@ -28,8 +28,8 @@ std::string_view name_of(Aggregation how);
 ///
 ///   setting = section *( ";" section )
 ///   section = [ "up=" ] chain | "agg=" ( "auto" | "linear" | "recode" | "gather" | "merge" |
-///   "vote" )
-///           | "link=all"
+///             "vote" )
+///           | "link=" ( "all" | "inter" ) | "down=" chain
 ///   chain   = "none" | "auto" [ ":error=" value ] | item *( "+" item )
 ///   item    = name [ ":" key "=" value *( "," key "=" value ) ]   ; a stage, or a preset
 ///
@@ -49,6 +49,8 @@ class ChainConfig {
   const std::string& canonical() const { return canonical_; }
   std::string_view chain_text() const;  ///< canonical() without its sections
   bool none() const { return items_.empty() && !automatic_; }
+  /// `link=inter`: payloads travel between hosts only; inside a host values do, as they are.
+  bool between_hosts() const { return between_hosts_; }
 
   /// For `auto`: the largest relative error that the chain to be chosen may make of a gradient.
   std::optional<double> automatic() const { return automatic_; }
@@ -58,6 +60,9 @@ class ChainConfig {
   /// never).
   Result<std::unique_ptr<Codec>> codec(const Extent& extent, uint64_t step = 0,
                                        uint64_t* until = nullptr) const;
+
+  /// What sums are encoded with on their way back in a recode; null: with the chain itself.
+  const ChainConfig* down() const { return down_.get(); }
 
   /// The stages and their keys, in order.
   struct Item {
@@ -83,15 +88,24 @@ class ChainConfig {
   Status place(Item item, bool expanded);
   Status check_aggregation(const Codec& probe) const;
   Status parse_aggregation(std::string_view value, size_t at);
+  Status parse_down(Fragment chain);
+  Status check_down(const Codec& probe);
   Status parse_section(std::string_view key, std::string_view value, size_t at);
   Status complete();
   void write_canonical();
+  /// A rule's chain takes the links of the setting that it stands in.
+  void share_link(const ChainConfig& setting) {
+    between_hosts_ = setting.between_hosts_;
+    write_canonical();
+  }
 
   std::vector<Item> items_;
   std::optional<double> automatic_;
   std::string aggregation_ = "auto";
-  bool aggregation_given_ = false;
+  bool aggregation_given_ = false, between_hosts_ = false;
   std::vector<int> degrees_;
+  std::shared_ptr<const ChainConfig> down_;
+  size_t down_at_ = 0;  ///< where in the text, for messages
   std::string canonical_ = "none";
 };
 

@@ -1,6 +1,7 @@
 #include "compressors/codec.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "compressors/convert.h"
 
@@ -17,6 +18,12 @@ Extent extent_of(std::string_view name, const Shape& shape) {
 size_t whole_granule(const Extent& extent) {
   constexpr size_t kRow = 32, kMost = size_t{1} << 31;  // a signature has 32 bits for it
   return std::clamp((extent.count() + kRow - 1) / kRow * kRow, kRow, kMost);
+}
+
+size_t granule_of(const Codec& up, const Codec* down) {
+  if (!down) return up.granule();
+  const size_t both = std::lcm(up.granule(), down->granule());
+  return both < up.extent().count() ? both : whole_granule(up.extent());
 }
 
 float* State::find(std::string_view name) {

@@ -209,6 +209,9 @@ class Codec {
   const Extent extent_;
 };
 
+/// Pieces that begin at multiples of this suit both codecs of a tensor; `down` may be null.
+size_t granule_of(const Codec& up, const Codec* down);
+
 /// Zeros for the slabs of `count` elements from `first` on.
 State make_state(const Codec& codec, uint64_t first, size_t count);
 

@@ -32,12 +32,60 @@ setting does to a model.
 - A key is `name=value`; a name alone is `name=true`. Numbers may end in `%`, `k` (1024) or `M`.
 - Conditions: `dim<=1`, `size<4k` (or `numel`), `glob:*embed*`; relations `< <= > >= =`.
 - Sections: `agg=auto|linear|recode|gather|merge|vote` says how payloads are added up
-  ([architecture.md](architecture.md#compression)); `agg=merge:degrees=8x4x2` for the butterfly of 64 ranks;
-  `link=all`.
+  ([architecture.md](architecture.md#compression)); `agg=merge:degrees=8x4x2` for the butterfly of 64 ranks.
+  `link=all|inter`: inter compresses what travels between hosts only, see [below](#between-hosts-only).
+  `down=chain` is for sums on their way back, see [below](#the-way-down).
 - `none` sends values as they are; `auto` chooses for each tensor, [see below](#auto).
 - A chain that is biased gets `ef` unless it says `noef`. A preset may stand in a chain; what it
   expands to goes where it belongs, and its memory gives way to one that is there already.
 - Ranks compare the expanded text, so presets and what they stand for are the same setting.
+)";
+
+constexpr const char* kDown = R"(
+## The way down
+
+In a recode every rank sends the parts of its payload to their owners, who add them up and encode the
+sums for all. `down=` is the chain of that second encoding, such as `onebit;down=fp8`; without it, it
+is the first one's. An owner has a memory of its own, by `down`'s rules, for the elements it owns:
+
+| setting | an owner |
+|---|---|
+| `onebit` | encodes as ranks do, and remembers what it did not say |
+| `onebit;down=ef:decay=0.9+quant:bits=4,round=nearest` | remembers by other rules |
+| `onebit;down=noef+quant:bits=1,recon=twomean` | remembers nothing: what it did not say is lost |
+| `qsgd;down=fp8` | remembers, though ranks do not |
+| `onebit;down=lossless` | says the sums as they are |
+| `drop;down=drop:ratio=5%` | sends the largest of the sums only; ranks select in each stripe of it |
+
+`down=` implies `agg=recode`. What clips or has momentum is for gradients and cannot stand in it, nor
+can chains whose payloads mean something as sums only (`powersgd`, `randk` with a memory). Rules' chains
+go both ways. A compressor in Python that fails on the way up shows as NaN, where another chain goes down.
+)";
+
+constexpr const char* kLinks = R"(
+## Between hosts only
+
+With `link=inter`, ranks of a host add up their gradients as they are, through memory; the chain
+encodes the host's sum, and results spread inside the host again. To the chain hosts are the ranks: a
+gradient is what a host's ranks have together, for averages as large as one rank's (times hosts by
+ranks). Each host is heard once, so there is less to encode, less is lost, and the rank count that
+`agg=auto`, `clip:scale=rsqrtN` and gathered payloads go by is that of hosts.
+
+- A tensor is cut into shards at multiples of the codec's granule, one for each member of the smallest
+  host; member c of every host exchanges shard c. Members beyond that only add up inside. A tensor of
+  one granule, and one whose chain looks at it whole (`lowrank`, `clip`, `bucket=tensor`), is one
+  member's; which, depends on its name. `topk` selects in each shard.
+- A rank remembers its shard alone. A saved state goes on to the bit with the same hosts and ranks; with
+  others every shard goes where its elements now belong, and the mean (or sum) over hosts stays what
+  it was, if every rank loads all parts. A rank that is given one part as its own, as in an elastic job,
+  counts as lost what is not of its new shard.
+- Ranks on one host: nothing is compressed, and rank 0 says so at `HORA_LOG_LEVEL=info`. One rank on each
+  host: as `link=all`. Both hold for each process set.
+- An exchange that fails inside the host before anything was encoded leaves memories as they were; later,
+  all that was encoded is owed again. A NaN poisons its block of the host's sum.
+- `HORA_HIERARCHICAL=0` forbids the sums inside hosts, and is an error with it.
+
+`hora compress explain "...;link=inter" --ranks 8 --hosts 2` shows the bytes of both links.
 )";
 
 std::string escaped(std::string_view text) {
@@ -151,7 +199,8 @@ of them computes stands at the head of its file in `compressors/kernels`.
 }  // namespace
 
 std::string compressors_markdown() {
-  return kHead + automatic_table() + preset_table() + stage_table() + quantizer_table();
+  return kHead + automatic_table() + preset_table() + stage_table() + quantizer_table() + kDown +
+         kLinks;
 }
 
 }  // namespace hora

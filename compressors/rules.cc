@@ -130,6 +130,11 @@ Result<CompressionRules> CompressionRules::parse(std::string_view text) {
   Result<ChainConfig> chain = ChainConfig::parse_sections(others);
   if (!chain.ok()) return chain.status();
   rules.chain_ = std::move(chain).value();
+  for (Rule& rule : rules.rules_) {
+    if (rule.chain.automatic() && rules.chain_.between_hosts())
+      return text_error(0, "'auto' is for all links; leave link=inter out, or the rule");
+    rule.chain.share_link(rules.chain_);
+  }
   return rules;
 }
 

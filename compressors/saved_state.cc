@@ -1,8 +1,8 @@
 // The saved form of a list of states, little-endian:
 //
-//   list  = "HORASLAB" u32 version(2) u64 count *state
-//   state = u32 set, text tensor, text chain, i32 rank, i32 size, u64 step, f32 rate,
-//           u32 count *slab
+//   list  = "HORASLAB" u32 version(3) u64 count *state
+//   state = u32 set, text tensor, text chain, i32 rank, i32 size, u64 first, u64 count,
+//           u64 step, f32 rate, u32 count *slab
 //   slab  = u8 owned, text name, u8 law, u64 count, f32 values[count]
 //   text  = u32 bytes, characters
 
@@ -18,7 +18,8 @@ namespace {
 static_assert(std::endian::native == std::endian::little);
 
 constexpr std::string_view kMagic = "HORASLAB";
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
+constexpr uint64_t kMostElements = uint64_t{1} << 48;  // of a tensor
 
 class Writer {
  public:
@@ -109,6 +110,8 @@ std::string to_bytes(const std::vector<SavedState>& states) {
     out.text(state.chain);
     out.number(static_cast<int32_t>(state.rank));
     out.number(static_cast<int32_t>(state.size));
+    out.number(state.shard.first);
+    out.number(static_cast<uint64_t>(state.shard.count));
     out.number(state.step);
     out.number(state.rate);
     out.number(static_cast<uint32_t>(state.slabs.size()));
@@ -132,7 +135,10 @@ Result<std::vector<SavedState>> from_bytes(std::string_view bytes) {
     state.chain = in.text();
     state.rank = in.number<int32_t>();
     state.size = in.number<int32_t>();
-    known = known && state.rank >= 0 && state.rank < state.size;
+    state.shard.first = in.number<uint64_t>();
+    state.shard.count = static_cast<size_t>(in.number<uint64_t>());
+    known = known && state.rank >= 0 && state.rank < state.size &&
+            state.shard.first <= kMostElements && state.shard.count <= kMostElements;
     state.step = in.number<uint64_t>();
     state.rate = in.number<float>();
     for (uint32_t slabs = in.number<uint32_t>(); slabs > 0 && in.good(); --slabs)

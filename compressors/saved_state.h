@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "compressors/codec.h"
+#include "compressors/stripes.h"
 #include "hora/request.h"
 
 namespace hora {
@@ -23,7 +24,8 @@ struct SavedState {
   SetId set = 0;
   std::string tensor;
   std::string chain;       ///< canonical; taken by the same chain only
-  int rank = 0, size = 1;  ///< whose it was, within the set
+  int rank = 0, size = 1;  ///< whose it was, among those who shared the exchange
+  Shard shard;             ///< of the tensor: what they shared
   uint64_t step = 0;
   float rate = 0;
   std::vector<SavedSlab> slabs;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "compressors/stripes.h"
-
 namespace hora {
 namespace {
 
@@ -13,7 +11,13 @@ bool same(const Extent& a, const Extent& b) {
 }
 
 bool same(const Sharing& a, const Sharing& b) {
-  return a.recodes == b.recodes && a.rank == b.rank && a.size == b.size;
+  return a.recodes == b.recodes && a.rank == b.rank && a.size == b.size && a.shard == b.shard;
+}
+
+/// With a count of 0 if there is none.
+Shard overlap(const Shard& a, const Shard& b) {
+  const uint64_t first = std::max(a.first, b.first), end = std::min(a.end(), b.end());
+  return {first, end > first ? end - first : 0};
 }
 
 bool is_owed(Law law) {
@@ -41,26 +45,30 @@ void fill_zeros(State& state) {
 }  // namespace
 
 TensorState& StateStore::get(SetId set, std::string_view tensor, const Codec& codec,
-                             std::string_view chain, const Sharing& sharing) {
+                             std::string_view chain, const Sharing& shared, const Codec* down) {
   auto found = entries_.find(std::pair(set, tensor));
   if (found == entries_.end()) found = entries_.emplace(Key(set, tensor), Entry()).first;
   Entry& entry = found->second;
+  const Extent& extent = codec.extent();
+  Sharing sharing = shared;
+  sharing.shard = shared.shard.within(extent.count());
   entry.sharing.averages = sharing.averages;
-  const bool renewed = entry.chain != chain || !same(entry.extent, codec.extent());
+  const bool renewed =
+      entry.chain != chain || !same(entry.extent, extent) || entry.sharing.shard != sharing.shard;
   if (!renewed && same(entry.sharing, sharing)) return entry.state;
   if (renewed) {
     forget(entry.state.mine);
-    entry.state.mine = make_state(codec, 0, codec.extent().count());
+    entry.state.mine = make_state(codec, sharing.shard.first, sharing.shard.count);
     entry.state.step = 0;
     entry.state.rate = 0;
     entry.chain = chain;
-    entry.extent = codec.extent();
-    entry.granule = codec.granule();
+    entry.extent = extent;
+    entry.granule = granule_of(codec, down);
   }
   forget(entry.state.owned);
-  const Stripes stripes(entry.extent.id, entry.extent.count(), entry.granule, sharing.size);
-  entry.state.owned =
-      make_state(codec, 0, sharing.recodes ? stripes.owned(sharing.rank) : size_t{0});
+  const Stripes stripes(extent.id, sharing.shard, entry.granule, sharing.size);
+  entry.state.owned = make_state(down ? *down : codec, 0,
+                                 sharing.recodes ? stripes.owned(sharing.rank) : size_t{0});
   entry.sharing = sharing;
   for (State::Slab& slab : entry.state.owned.slabs) {
     if (slab.spec.law == Law::kPending) slab.spec.law = Law::kOwned;
@@ -73,7 +81,9 @@ void StateStore::adopt(Entry& entry, std::vector<Part> parts) {
   bool begun = false;
   for (Part& part : parts) {
     SavedState& saved = part.saved;
-    const bool takes = part.ours || saved.rank % entry.sharing.size == entry.sharing.rank;
+    const bool here = saved.rank % entry.sharing.size == entry.sharing.rank &&
+                      overlap(saved.shard, entry.sharing.shard).count > 0;
+    const bool takes = part.ours || here;
     if (saved.chain != entry.chain) {
       if (!takes) continue;
       for (const SavedSlab& slab : saved.slabs) {
@@ -88,10 +98,11 @@ void StateStore::adopt(Entry& entry, std::vector<Part> parts) {
       fill_zeros(entry.state.mine);
       fill_zeros(entry.state.owned);
     }
-    if (saved.rank == entry.sharing.rank && saved.size == entry.sharing.size) {
+    if (saved.rank == entry.sharing.rank && saved.size == entry.sharing.size &&
+        saved.shard == entry.sharing.shard) {
       restore(entry, saved);
     } else {
-      succeed(entry, saved);
+      succeed(entry, saved, part.ours);
     }
   }
 }
@@ -108,27 +119,33 @@ void StateStore::restore(Entry& entry, SavedState& part) {
   }
 }
 
-/// Adds what `part` owed, which was another rank's or one's of another number of ranks.
-void StateStore::succeed(Entry& entry, const SavedState& part) {
+/// Adds what `part` owed, which was another rank's or shard's, or one's of another number of ranks.
+void StateStore::succeed(Entry& entry, const SavedState& part, bool ours) {
   const float factor = entry.sharing.averages
                            ? static_cast<float>(entry.sharing.size) / static_cast<float>(part.size)
                            : 1.0f;
-  const Extent& extent = entry.extent;
-  const Stripes stripes(extent.id, extent.count(), entry.granule, part.size);
+  const Shard &shard = part.shard, both = overlap(shard, entry.sharing.shard);
+  const Stripes stripes(entry.extent.id, shard, entry.granule, part.size);
   for (const SavedSlab& slab : part.slabs) {
     if (!is_owed(slab.law)) continue;
     State::Slab* const target = entry.state.mine.slab(slab.name);
-    const size_t expected = slab.owned ? stripes.owned(part.rank) : extent.count();
-    if (!target || target->size() != extent.count() || slab.values.size() != expected) {
+    const size_t expected = slab.owned ? stripes.owned(part.rank) : shard.count;
+    if (!target || target->size() != entry.sharing.shard.count ||
+        shard.end() > entry.extent.count() || slab.values.size() != expected) {
       lose(slab.values);
       continue;
     }
     // An owner's debt is one to the sum over all ranks, as a rank's own is.
-    for (uint64_t i = 0; i < extent.count();) {
-      const uint64_t end = slab.owned ? stripes.end(i) : extent.count();
+    for (uint64_t i = shard.first; i < shard.end();) {
+      const uint64_t end = slab.owned ? stripes.end(i) : shard.end();
       const bool here = !slab.owned || stripes.owner(i) == part.rank;
-      const float* from = slab.values.data() + (here && slab.owned ? stripes.slot(i) : 0);
-      for (uint64_t k = 0; here && k < end - i; ++k) target->add(i + k, factor * from[k]);
+      const float* from = slab.values.data() + (slab.owned ? stripes.slot(i) : 0);
+      for (; here && i < end; ++i, ++from) {
+        if (i >= both.first && i < both.end())
+          target->add(i - entry.sharing.shard.first, factor * *from);
+        else if (ours)
+          lose({from, 1});
+      }
       i = end;
     }
   }
@@ -163,7 +180,7 @@ std::vector<SavedState> StateStore::save(SetId set, std::string_view tensor, boo
   if (const auto found = entries_.find(key); found != entries_.end()) {
     const Entry& entry = found->second;
     list.push_back({set, found->first.second, entry.chain, entry.sharing.rank, entry.sharing.size,
-                    entry.state.step, entry.state.rate,
+                    entry.sharing.shard, entry.state.step, entry.state.rate,
                     slabs ? saved_slabs(entry.state) : std::vector<SavedSlab>()});
   }
   const auto waiting = loaded_.find(key);

@@ -10,23 +10,27 @@
 
 #include "compressors/codec.h"
 #include "compressors/saved_state.h"
+#include "compressors/stripes.h"
 #include "hora/request.h"
 
 namespace hora {
 
 /// What one tensor's compression remembers on one rank.
 struct TensorState {
-  State mine;         ///< of this rank's own encodings; covers the whole tensor
+  State mine;         ///< of this rank's own encodings; covers its shard of the tensor
   State owned;        ///< of second encodings, for the elements this rank owns (stripes.h)
   uint64_t step = 0;  ///< exchanges so far; the same on all ranks
   float rate = 0;     ///< the learning rate of the last one; 0: unknown
 };
 
-/// How the ranks of a set share a tensor's exchange.
+/// How the ranks of a set share a tensor's exchange. Where compression is between hosts only, hosts
+/// count as ranks, and those members of them that have the same shard share it.
 struct Sharing {
   bool recodes = false;  ///< second encodings need a memory
   int rank = 0, size = 1;
   bool averages = true;  ///< the result is the mean, not the sum
+  /// Of the tensor, what these ranks share; members of other shards are of other hosts' columns.
+  Shard shard = {};
 };
 
 /// All compression state of one rank.
@@ -36,9 +40,10 @@ class StateStore {
  public:
   /// The state of `tensor` in process set `set`, made of zeros (or of what was loaded) at first use
   /// and again when the chain or the tensor's extent has changed. When only the sharing changes,
-  /// only what this rank owned is reset.
+  /// only what this rank owned is reset. Second encodings are `down`'s, or `codec`'s if that is
+  /// null; the chain's text names both.
   TensorState& get(SetId set, std::string_view tensor, const Codec& codec, std::string_view chain,
-                   const Sharing& sharing);
+                   const Sharing& sharing, const Codec* down = nullptr);
 
   /// Root of the sum of squares of all pending slabs: what is still owed to the model, as a metric.
   double owed(SetId set, std::string_view tensor) const;
@@ -64,7 +69,8 @@ class StateStore {
   /// rank's to take. With rank and size unchanged all comes back to the bit. Otherwise pending
   /// slabs are added up, times M / N where results are means, so that whoever owns what, the sum
   /// or the mean over all ranks stays what it was; what an owner owed becomes pending; replicated
-  /// slabs begin anew. Parts of another chain or extent are dropped and counted in lost().
+  /// slabs begin anew. Of shards a rank takes the elements of its own. Parts of another chain or
+  /// extent, and elements that nobody else will take, are dropped and counted in lost().
   void load(std::vector<SavedState> parts, bool ours = false);
 
   void remove(SetId set);  ///< the process set is gone
@@ -95,7 +101,7 @@ class StateStore {
   void forget(const State& state);
   void adopt(Entry& entry, std::vector<Part> parts);
   void restore(Entry& entry, SavedState& part);
-  void succeed(Entry& entry, const SavedState& part);
+  void succeed(Entry& entry, const SavedState& part, bool ours);
   void lose(std::span<const float> values);
 
   std::map<Key, Entry, Less> entries_;

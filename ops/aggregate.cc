@@ -54,10 +54,13 @@ Ticket gather(Job& job) {
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
     HORA_CO_TRY(gathered_result(job, chunk, job.advance(chunk), each, result));
-    HORA_CO_TRY(judge(chunk, result));
+    if (const Verdict no = judge(*chunk.slot, result); !no.status.ok())
+      co_return co_await complete(job, no);
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
+  const Verdict fine;
+  HORA_CO_TRY(co_await complete(job, fine));
   if (finite) co_return Status();
   // From here on nothing can fail: what the poisoned blocks did not use goes back.
   job.begin_cursors();
@@ -76,7 +79,7 @@ Ticket gather(Job& job) {
 // a memory of their own, and send it to all, themselves included. Vote: owners count ballots
 
 Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, float scale) {
-  const size_t each = job.sizes[static_cast<size_t>(job.me())];
+  const size_t each = job.there.sizes[static_cast<size_t>(job.me())];
   for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
     HORA_TRY(chunk.slot->codec->decode_add(
         job.turn(*chunk.slot), {job.in + r * each + at, chunk.bytes}, chunk.first, sum, scale));
@@ -88,77 +91,79 @@ Status recode_chunk(Job& job, const Chunk& chunk, size_t at, std::byte* to) {
   const std::span<float> sum(job.floats(kStage, chunk.count), chunk.count);
   std::fill(sum.begin(), sum.end(), 0.0f);
   HORA_TRY(add_up(job, chunk, at, sum, 1.0f));
-  chunk.slot->codec->encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
-                            job.owned(chunk), to);
+  chunk.slot->second().encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
+                              job.owned(chunk), to);
   ++job.recoded;
   return {};
 }
 
-Ticket recode_own_parts(Job& job) {
-  const size_t mine = static_cast<size_t>(job.me());
+/// `own` is where this rank's part of the way back begins.
+Ticket recode_own_parts(Job& job, std::byte* own) {
   Walk walk(job.slots, job.ranks());
   size_t at = 0;
   for (Chunk chunk; walk.next(chunk);) {
     if (chunk.owner != job.me()) continue;
-    std::byte* to = job.all + job.cursors[mine] + at;
     if (job.votes) {
-      const auto voters = static_cast<size_t>(job.ranks());
-      HORA_CO_TRY(chunk.slot->codec->vote(job.in + at, job.sizes[mine], voters, chunk.count, to));
+      const size_t each = job.there.sizes[static_cast<size_t>(job.me())];
+      HORA_CO_TRY(chunk.slot->codec->vote(job.in + at, each, static_cast<size_t>(job.ranks()),
+                                          chunk.count, own));
     } else {
-      HORA_CO_TRY(recode_chunk(job, chunk, at, to));
+      HORA_CO_TRY(recode_chunk(job, chunk, at, own));
     }
-    std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
+    std::memset(own + chunk.back_bytes, 0, aligned(chunk.back_bytes) - chunk.back_bytes);
     at += aligned(chunk.bytes);
+    own += aligned(chunk.back_bytes);
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
   co_return Status();
 }
 
 Status recoded_result(Job& job, const Chunk& chunk, size_t at, std::span<float> result) {
-  return chunk.slot->codec->decode_add(job.owner_turn(*chunk.slot), {job.all + at, chunk.bytes},
-                                       chunk.first, result, job.result_scale());
+  return chunk.slot->second().decode_add(job.owner_turn(*chunk.slot),
+                                         {job.all + at, chunk.back_bytes}, chunk.first, result,
+                                         job.result_scale());
 }
 
 Ticket recode(Job& job) {
-  const auto ranks = static_cast<size_t>(job.ranks());
-  const size_t total = lay_out(job, job.ranks(), ranks);
-  const size_t mine = job.sizes[static_cast<size_t>(job.me())];
-  job.out = job.scratch(kOut, total);
-  job.in = job.scratch(kIn, mine * ranks);
-  job.all = job.scratch(kAll, total);
+  const auto ranks = static_cast<size_t>(job.ranks()), me = static_cast<size_t>(job.me());
+  job.out = job.scratch(kOut, lay_out(job, job.ranks(), ranks));
+  job.in = job.scratch(kIn, job.there.sizes[me] * ranks);
+  job.all = job.scratch(kAll, job.back.begin());
   Walk walk(job.slots, job.ranks());
   for (Chunk chunk; walk.next(chunk);) {
     encode(job, chunk, job.out + job.advance(chunk));
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
   auto* receive = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
-  std::fill_n(receive, ranks, mine);
+  std::fill_n(receive, ranks, job.there.sizes[me]);
   HORA_CO_TRY(co_await job.communicator.alltoall(job.lane, Tag::of(job.sequence, 0), job.out,
-                                                 job.sizes, job.in, {receive, ranks}));
+                                                 job.there.sizes, job.in, {receive, ranks}));
   job.begin_cursors();
-  HORA_CO_TRY(co_await recode_own_parts(job));
-  HORA_CO_TRY(co_await job.communicator.allgather(
-      job.lane, Tag::of(job.sequence, 1), job.all + job.cursors[static_cast<size_t>(job.me())],
-      job.all, job.sizes));
+  std::byte* const own = job.all + job.back.cursors[me];
+  HORA_CO_TRY(co_await recode_own_parts(job, own));
+  HORA_CO_TRY(co_await job.communicator.allgather(job.lane, Tag::of(job.sequence, 1), own, job.all,
+                                                  job.back.sizes));
   bool finite = true;
   walk = Walk(job.slots, job.ranks());
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(recoded_result(job, chunk, job.advance(chunk), result));
-    HORA_CO_TRY(judge(chunk, result));
+    HORA_CO_TRY(recoded_result(job, chunk, job.advance_back(chunk), result));
+    if (const Verdict no = judge(*chunk.slot, result); !no.status.ok())
+      co_return co_await complete(job, no);
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
+  const Verdict fine;
+  HORA_CO_TRY(co_await complete(job, fine));
   if (finite) co_return Status();
   // From here on nothing can fail: what the poisoned blocks did not use goes back.
   job.begin_cursors();
   walk = Walk(job.slots, job.ranks());
   for (Chunk chunk; walk.next(chunk);) {
-    const size_t at = job.advance(chunk);
     const std::span<float> result(job.floats(kStage, chunk.count), chunk.count);
     std::fill(result.begin(), result.end(), 0.0f);
-    HORA_CO_TRY(recoded_result(job, chunk, at, result));
-    take_back(job, chunk, job.out + at, result.data());
+    HORA_CO_TRY(recoded_result(job, chunk, job.advance_back(chunk), result));
+    take_back(job, chunk, job.out + job.advance(chunk), result.data());
   }
   co_return Status();
 }
@@ -167,7 +172,7 @@ Ticket recode(Job& job) {
 /// sent it, so E = E' + said - sum. Where anything is poisoned E had stayed as it was.
 void undo_second_encodings(Job& job) {
   job.begin_cursors();
-  const size_t base = job.cursors[static_cast<size_t>(job.me())];
+  const std::byte* own = job.all + job.back.cursors[static_cast<size_t>(job.me())];
   Walk walk(job.slots, job.ranks());
   size_t at = 0, undone = 0;
   for (Chunk chunk; undone < job.recoded && walk.next(chunk);) {
@@ -176,26 +181,84 @@ void undo_second_encodings(Job& job) {
     if (owned.slab("residual")) {
       const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
       std::fill(back.begin(), back.end(), 0.0f);
-      Status own = chunk.slot->codec->decode_add(
-          job.owner_turn(*chunk.slot), {job.all + base + at, chunk.bytes}, chunk.first, back, 1.0f);
-      if (own.ok()) own = add_up(job, chunk, at, back, -1.0f);
-      HORA_CHECK(own.ok(), own.message());  // both were decoded or written here before
+      Status own_status = chunk.slot->second().decode_add(
+          job.owner_turn(*chunk.slot), {own, chunk.back_bytes}, chunk.first, back, 1.0f);
+      if (own_status.ok()) own_status = add_up(job, chunk, at, back, -1.0f);
+      HORA_CHECK(own_status.ok(), own_status.message());  // both were decoded or written before
       for (size_t i = 0; i < chunk.count; ++i) {
         if (is_finite(back[i])) owe(owned, chunk.first + i, back[i]);
       }
     }
     at += aligned(chunk.bytes);
+    own += aligned(chunk.back_bytes);
     ++undone;
   }
 }
 
-// Linear: payloads are sums; one allreduce for each round
+// Linear: payloads are sums; one allreduce for each round. What finish() does to a memory cannot be
+// taken back by a payload, so where an ending may still fail, memories are copied before
+
+/// Visits what finish() may change: of memories that count elements, those of the slot.
+template <class Visit>
+void each_memory(const Job& job, Visit visit) {
+  const auto part_of = [](const Slot& slot, const State::Slab& slab, auto values) {
+    if (slab.spec.law != Law::kPending || values.empty()) return values;
+    return values.subspan(slot.first - slot.mine->first, slot.count);
+  };
+  for (const Slot& slot : job.slots) {
+    if (!slot.mine) continue;
+    for (State::Slab& slab : slot.mine->slabs) {
+      visit(std::as_writable_bytes(part_of(slot, slab, std::span(slab.values))));
+      visit(std::as_writable_bytes(part_of(slot, slab, std::span(slab.halves))));
+    }
+  }
+}
+
+std::byte* keep_memories(Job& job) {
+  size_t total = 0;
+  each_memory(job, [&](std::span<const std::byte> bytes) { total += bytes.size(); });
+  std::byte* const kept = job.scratch(kBefore, total);
+  each_memory(job, [to = kept](std::span<const std::byte> bytes) mutable {
+    to = std::copy(bytes.begin(), bytes.end(), to);
+  });
+  return kept;
+}
+
+void restore_memories(Job& job, const std::byte* kept) {
+  each_memory(job, [&](std::span<std::byte> bytes) {
+    std::copy_n(kept, bytes.size(), bytes.begin());
+    kept += bytes.size();
+  });
+}
 
 Reduction reduction_of(const Job& job, int round) {
   const Codec& codec = *job.slots.front().codec;
   const DType wire = codec.wire(round);
   if (codec.takes_largest(round)) return {wire, ReduceOp::kMax, 1, 1};
   return {wire, is_float(wire) ? job.combine.op : ReduceOp::kSum, 1, 1};
+}
+
+/// Decodes the last round's outcome and settles memories.
+Ticket finish_all(Job& job, const std::byte* outcome) {
+  const int last = job.slots.front().codec->rounds() - 1;
+  const bool averaged = reduction_of(job, last).op == ReduceOp::kAverage;
+  const float scale = averaged ? static_cast<float>(job.combine.postscale) : job.result_scale();
+  size_t at = 0;
+  Walk walk(job.slots, 0);
+  for (Chunk chunk; walk.next(chunk);) {
+    const Codec& codec = *chunk.slot->codec;
+    const size_t bytes = codec.round_bytes(last, chunk.count, job.ranks());
+    const Piece piece{nullptr, chunk.first, chunk.count};
+    const std::span<float> result = begin_result(job, chunk);
+    Turn turn = job.turn(*chunk.slot);
+    if (!averaged) turn.mean = 1.0f / static_cast<float>(job.ranks());
+    HORA_CO_TRY(
+        codec.finish(turn, piece, job.mine(chunk), {outcome + at, bytes}, result.data(), scale));
+    end_result(chunk, result);
+    at += aligned(bytes);
+    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  }
+  co_return Status();
 }
 
 Ticket linear(Job& job) {
@@ -229,23 +292,13 @@ Ticket linear(Job& job) {
         job.lane, Tag::of(job.sequence, static_cast<uint64_t>(round)), {&segment, 1}, reduction));
     before = now;
   }
-  const bool averaged = reduction_of(job, rounds - 1).op == ReduceOp::kAverage;
-  const float scale = averaged ? static_cast<float>(job.combine.postscale) : job.result_scale();
-  size_t at = 0;
-  Walk walk(job.slots, 0);
-  for (Chunk chunk; walk.next(chunk);) {
-    const size_t bytes = chunk.slot->codec->round_bytes(rounds - 1, chunk.count, job.ranks());
-    const Piece piece{nullptr, chunk.first, chunk.count};
-    const std::span<float> result = begin_result(job, chunk);
-    Turn turn = job.turn(*chunk.slot);
-    if (!averaged) turn.mean = 1.0f / static_cast<float>(job.ranks());
-    HORA_CO_TRY(chunk.slot->codec->finish(turn, piece, job.mine(chunk), {before + at, bytes},
-                                          result.data(), scale));
-    end_result(chunk, result);
-    at += aligned(bytes);
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  co_return Status();
+  if (!job.ending) co_return co_await finish_all(job, before);
+  const std::byte* const kept = keep_memories(job);
+  Status status = co_await finish_all(job, before);
+  const Verdict fine;
+  if (status.ok()) status = co_await complete(job, fine);
+  if (!status.ok()) restore_memories(job, kept);
+  co_return status;
 }
 
 // Dense: the values themselves
@@ -273,11 +326,13 @@ bool is_striped(Aggregation how) {
 
 }  // namespace
 
-Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
-                 std::span<const Slot> slots, Combine combine) {
-  if (slots.empty()) co_return Status();
-  Job job{
-      lane, communicator, sequence, slots, combine, LaneWorkspace(lane), how == Aggregation::kVote};
+Ticket aggregation::aggregate(Lane& lane, Communicator& communicator, uint64_t sequence,
+                              Aggregation how, std::span<const Slot> slots, Combine combine,
+                              Ending* ending) {
+  Job job{lane,    communicator,        sequence, slots,
+          combine, LaneWorkspace(lane), ending,   how == Aggregation::kVote};
+  const Verdict fine;
+  if (slots.empty()) co_return co_await complete(job, fine);
   if (how == Aggregation::kDense) co_return co_await dense(job);
   HORA_CHECK(combine.op == ReduceOp::kSum || combine.op == ReduceOp::kAverage,
              "compressed gradients are summed or averaged");
@@ -296,6 +351,11 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
   co_return status;
 }
 
+Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
+                 std::span<const Slot> slots, Combine combine) {
+  return aggregation::aggregate(lane, communicator, sequence, how, slots, combine, nullptr);
+}
+
 uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
                     std::span<const int> degrees) {
   const auto ranks = static_cast<uint64_t>(size);
@@ -305,15 +365,18 @@ uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
     return 2 * once * (ranks - 1) / ranks;
   }
   if (how == Aggregation::kMerge) return merged_bytes(slots, size, degrees);
+  uint64_t back = 0;
   Walk walk(slots, is_striped(how) ? size : 0);
   for (Chunk chunk; walk.next(chunk);) {
     if (how != Aggregation::kLinear) once += aligned(chunk.bytes);
+    back += aligned(chunk.back_bytes);
     for (int round = 0; how == Aggregation::kLinear && round < chunk.slot->codec->rounds();
          ++round) {
       once += aligned(chunk.slot->codec->round_bytes(round, chunk.count, size));
     }
   }
-  return how == Aggregation::kGather ? once * (ranks - 1) : 2 * once * (ranks - 1) / ranks;
+  if (how == Aggregation::kGather) return once * (ranks - 1);
+  return (once + (is_striped(how) ? back : once)) * (ranks - 1) / ranks;
 }
 
 }  // namespace hora

@@ -6,6 +6,7 @@
 
 #include "compressors/chain.h"
 #include "compressors/codec.h"
+#include "compressors/stripes.h"
 #include "ops/backend.h"
 #include "ops/lane.h"
 
@@ -15,15 +16,20 @@ namespace hora {
 /// goes, and its two memories.
 struct Slot {
   const Codec* codec = nullptr;      ///< null for kDense
+  const Codec* down = nullptr;       ///< of second encodings; null: the same
   const std::byte* input = nullptr;  ///< `count` elements
   std::byte* result = nullptr;       ///< may be the input
   DType dtype = DType::kFloat32;  ///< of both; float16, bfloat16 or float32 where there is a codec
-  uint64_t first = 0;             ///< in the tensor; a multiple of the codec's granule
+  uint64_t first = 0;             ///< in the tensor; a multiple of granule()
   size_t count = 0;
   State* mine = nullptr;         ///< may be null if the codec has no slabs
   State* owned = nullptr;        ///< kRecode: memory of second encodings, laid out as Stripes says
   StepContext step;              ///< of this tensor: tensors of one bucket may count differently
   std::string_view tensor = {};  ///< its name, for messages
+  Shard shard = {};              ///< what the members share of the tensor; the slot lies within
+
+  const Codec& second() const { return down ? *down : *codec; }
+  size_t granule() const { return granule_of(*codec, down); }
 };
 
 /// What a bucket computes, over all its slots.
@@ -50,6 +56,21 @@ struct Combine {
 /// but not within one slot of a sparse codec.
 Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
                  std::span<const Slot> slots, Combine combine);
+
+/// The same for `link=inter`: each host adds up its members' values as they are, columns aggregate
+/// the hosts' sums in the place of gradients (for a mean: times hosts / members, so that they are
+/// as large as one), each its shard of every tensor (shard_of), and results spread inside hosts
+/// again. So to the codec hosts are ranks, and slots have `mine`, `owned` and `step` of a host; the
+/// memories are those of this member's shard. Members of one host only exchange values. With one
+/// member for each host it is aggregate().
+///
+/// Transactional as that is, from when the hosts' sums are known: an exchange that fails before
+/// leaves the memories as they were. A NaN poisons its host's sum.
+Ticket aggregate_between_hosts(Lane& lane, Communicator& communicator, uint64_t sequence,
+                               Aggregation how, std::span<const Slot> slots, Combine combine);
+
+/// Of such a slot, what this member takes part in between hosts; an empty one if nothing.
+Slot between_hosts(const Slot& slot, const Layers& layers);
 
 constexpr size_t kAggregateScratch = 32;
 

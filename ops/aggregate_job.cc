@@ -43,10 +43,16 @@ bool end_result(const Chunk& chunk, std::span<const float> result) {
   return all_finite(result.data(), result.size());
 }
 
-Status judge(const Chunk& chunk, std::span<const float> result) {
-  Status status = chunk.slot->codec->judge(result);
-  if (status.ok()) return status;
-  return Status(status.code(), fmt::format("'{}': {}", chunk.slot->tensor, status.message()));
+Verdict judge(const Slot& slot, std::span<const float> result) {
+  const Status status = slot.second().judge(result);
+  if (status.ok()) return {};
+  return {Status(status.code(), fmt::format("'{}': {}", slot.tensor, status.message())), &slot,
+          result.empty() ? 0 : result[0]};
+}
+
+Ticket complete(Job& job, const Verdict& verdict) {
+  if (!job.ending) co_return verdict.status;
+  co_return co_await job.ending->run(verdict);
 }
 
 void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
@@ -55,18 +61,17 @@ void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const flo
 }
 
 size_t lay_out(Job& job, int striped, size_t owners) {
-  auto* table = reinterpret_cast<size_t*>(job.scratch(kTables, 2 * owners * sizeof(size_t)));
-  job.sizes = {table, owners};
-  job.cursors = {table + owners, owners};
-  std::fill_n(table, owners, 0);
-  size_t total = 0;
+  auto* table = reinterpret_cast<size_t*>(job.scratch(kTables, 4 * owners * sizeof(size_t)));
+  std::fill_n(table, 4 * owners, 0);
+  job.there = {{table, owners}, {table + owners, owners}};
+  job.back = {{table + 2 * owners, owners}, {table + 3 * owners, owners}};
   Walk walk(job.slots, striped);
   for (Chunk chunk; walk.next(chunk);) {
-    job.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
-    total += aligned(chunk.bytes);
+    job.there.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
+    job.back.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.back_bytes);
   }
-  job.begin_cursors();
-  return total;
+  job.back.begin();
+  return job.there.begin();
 }
 
 }  // namespace hora::aggregation

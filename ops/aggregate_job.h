@@ -33,6 +33,10 @@ enum ScratchSlot : size_t {
   kSums,
   kEntries,
   kLeft,
+  kPacked,
+  kPart,
+  kSlots,
+  kBefore,
   kWork
 };
 
@@ -55,6 +59,7 @@ struct Chunk {
   size_t count = 0;
   int owner = 0;
   size_t bytes = 0;       // of its payload
+  size_t back_bytes = 0;  // of its sum's, where it has an owner
   size_t owned_slot = 0;  // where an owner's memory has it
 };
 
@@ -75,10 +80,11 @@ class Walk {
     chunk.first = slot.first + done_;
     if (ranks_ > 0) {
       const Extent& extent = slot.codec->extent();
-      const Stripes stripes(extent.id, extent.count(), slot.codec->granule(), ranks_);
+      const Stripes stripes(extent.id, slot.shard.within(extent.count()), slot.granule(), ranks_);
       chunk.owner = stripes.owner(chunk.first);
       chunk.owned_slot = stripes.slot(chunk.first);
       chunk.count = std::min<size_t>(left, stripes.end(chunk.first) - chunk.first);
+      chunk.back_bytes = slot.second().payload_bytes(chunk.count);
     } else {
       chunk.count = std::min(left, longest(*slot.codec));
     }
@@ -98,6 +104,23 @@ class Walk {
   size_t index_ = 0, done_ = 0;
 };
 
+/// What a codec has judged, and what of: all who hear of it come to the same error.
+struct Verdict {
+  Status status;
+  const Slot* slot = nullptr;
+  float first = 0;  // of the chunk's sum
+};
+
+/// What is left to do when results are there and no memory has been settled for good: its error
+/// undoes the exchange.
+class Ending {
+ public:
+  virtual Ticket run(const Verdict& verdict) = 0;
+
+ protected:
+  ~Ending() = default;
+};
+
 /// One bucket on its way, in whichever aggregation.
 struct Job {
   Lane& lane;
@@ -106,13 +129,32 @@ struct Job {
   const std::span<const Slot> slots;
   const Combine combine;
   LaneWorkspace workspace;
+  Ending* const ending = nullptr;
   const bool votes = false;
   State none = {};
 
   size_t since_pause = 0;
   size_t encoded = 0, recoded = 0;  // chunks whose memories have been settled so far
-  std::span<size_t> sizes = {};     // bytes for each owner
-  std::span<size_t> cursors = {};   // where each owner's bytes go on
+  /// Payloads of one direction, those for one owner side by side.
+  struct Parts {
+    std::span<size_t> sizes = {};    // bytes for each owner
+    std::span<size_t> cursors = {};  // where each owner's bytes go on
+
+    size_t begin() {
+      size_t at = 0;
+      for (size_t r = 0; r < sizes.size(); ++r) {
+        cursors[r] = at;
+        at += sizes[r];
+      }
+      return at;
+    }
+    size_t advance(int owner, size_t bytes) {
+      const size_t at = cursors[static_cast<size_t>(owner)];
+      cursors[static_cast<size_t>(owner)] += aligned(bytes);
+      return at;
+    }
+  };
+  Parts there = {}, back = {};
   std::byte *out = nullptr, *in = nullptr, *all = nullptr;
 
   int me() const { return communicator.rank(); }
@@ -144,17 +186,11 @@ struct Job {
     return true;
   }
   void begin_cursors() {
-    size_t at = 0;
-    for (size_t r = 0; r < sizes.size(); ++r) {
-      cursors[r] = at;
-      at += sizes[r];
-    }
+    there.begin();
+    back.begin();
   }
-  size_t advance(const Chunk& chunk) {
-    const size_t at = cursors[static_cast<size_t>(chunk.owner)];
-    cursors[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
-    return at;
-  }
+  size_t advance(const Chunk& chunk) { return there.advance(chunk.owner, chunk.bytes); }
+  size_t advance_back(const Chunk& chunk) { return back.advance(chunk.owner, chunk.back_bytes); }
   std::byte* scratch(size_t slot, size_t bytes) { return lane.scratch(slot, bytes).data(); }
   float* floats(size_t slot, size_t count) {
     return reinterpret_cast<float*>(scratch(slot, count * sizeof(float)));
@@ -177,12 +213,20 @@ std::span<float> begin_result(Job& job, const Chunk& chunk);
 bool end_result(const Chunk& chunk, std::span<const float> result);
 
 /// What the codec says of a decoded sum; the same on all ranks, as the sum is.
-Status judge(const Chunk& chunk, std::span<const float> result);
+Verdict judge(const Slot& slot, std::span<const float> result);
+
+/// Before memories are settled for good: the ending, if there is one, or the verdict itself.
+Ticket complete(Job& job, const Verdict& verdict);
+
+/// As the function of this name, with an ending (or null).
+Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggregation how,
+                 std::span<const Slot> slots, Combine combine, Ending* ending);
 
 /// Puts back what this rank's own `payload` says: all, or only where `result` is not finite.
 void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result);
 
-/// Payload offsets for `owners` owners; gives the bytes of all. `striped` as Walk's `ranks`.
+/// Payload offsets for `owners` owners; gives the bytes of all on their way there. `striped` as
+/// Walk's `ranks`.
 size_t lay_out(Job& job, int striped, size_t owners);
 
 }  // namespace hora::aggregation

@@ -41,6 +41,19 @@ struct Reduction {
   double prescale = 1, postscale = 1;
 };
 
+class Communicator;
+
+/// How a communicator's members lie on hosts, and who they reach them through. Members that are
+/// alike on their hosts make a *column*; only columns speak with other hosts.
+struct Layers {
+  Communicator* inside = nullptr;   ///< this host's members in order; null: there is no other
+  Communicator* between = nullptr;  ///< this member's column, by host; null: it is in none
+  int hosts = 1, host = 0;          ///< how many, and this member's
+  int columns = 1, column = 0;      ///< how many, and this member's number on its host
+  uint64_t tags = 1;  ///< the two take so many tags for each of the communicator's, from its tag
+                      ///< times this
+};
+
 /// One backend's way to move bytes among the members of one process set on one lane. Members are
 /// numbered 0..size-1 in the order of the set's ranks.
 ///
@@ -81,6 +94,10 @@ class Communicator {
                            int root) = 0;
 
   virtual Ticket barrier(Lane& lane, uint64_t tag) = 0;
+
+  /// For who sends one thing inside hosts and another between them. The standard: every member is a
+  /// host of its own.
+  virtual Layers layers() { return {nullptr, this, size(), rank(), 1, 0, 1}; }
 
   /// The epoch is over: whatever blocks in a library must return soon. The lane is aborted before.
   virtual void abort() {}

@@ -49,6 +49,8 @@ class Merge {
     }
     HORA_CO_TRY(co_await send_to_all());
     HORA_CO_TRY(co_await read_results());
+    const Verdict fine;
+    HORA_CO_TRY(co_await complete(job_, fine));
     settle();
     co_return Status();
   }

@@ -1,6 +1,8 @@
 #include "runtime/compression.h"
 
+#include <algorithm>
 #include <iterator>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,6 +18,10 @@ CompressionRules parsed(std::string_view setting) {
   auto rules = CompressionRules::parse(setting);
   HORA_CHECK(rules.ok(), rules.status().message());
   return std::move(rules).value();
+}
+
+size_t hosts_in(std::span<const int> hosts) {
+  return std::set<int>(hosts.begin(), hosts.end()).size();
 }
 
 /// Everything that the choice depends on.
@@ -52,9 +58,11 @@ std::string Compression::own_speeds(const Config& config, const Now& now) {
                                                  : parse_speeds(config.codec_speeds).value());
 }
 
-Compression::Compression(const Config& config, AutoJob job)
+Compression::Compression(const Config& config, AutoJob job, std::span<const int> hosts)
     : seed_(config.seed),
       job_(std::move(job)),
+      one_host_(hosts_in(hosts) == 1),
+      has_layers_(config.hierarchical != 0 || hosts_in(hosts) == hosts.size()),
       rules_(parsed(config.compression)),
       always_none_(rules_.canonical() == ChainConfig().canonical()) {}
 
@@ -112,11 +120,25 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
     chooser = automatic();
     chain = &chooser->chain_for(tensor.count(), tensor.dtype, *error);
   }
-  if (chain->none()) return {};
-  auto codec = chain->codec(extent_of(request.name, tensor.shape));
+  if (chain->none() || (chain->between_hosts() && one_host_)) return {};
+  if (chain->between_hosts() && !has_layers_) {
+    return Status(Code::kInvalidArgument,
+                  fmt::format("'{}': link=inter adds up inside each host first, which "
+                              "HORA_HIERARCHICAL=0 forbids, and hosts have several ranks: set it "
+                              "to 1, or leave link= out",
+                              request.name));
+  }
+  const Extent extent = extent_of(request.name, tensor.shape);
+  auto codec = chain->codec(extent);
   if (!codec.ok()) return codec.status();
+  std::unique_ptr<Codec> down;
+  if (chain->down()) {
+    auto made = chain->down()->codec(extent);
+    if (!made.ok()) return made.status();
+    down = std::move(made).value();
+  }
   choice.canonical = chain->canonical();
-  choice.granule = static_cast<uint32_t>(codec.value()->granule());
+  choice.granule = static_cast<uint32_t>(granule_of(*codec.value(), down.get()));
   return {};
 }
 
@@ -141,17 +163,18 @@ std::shared_ptr<const AutoChain> Compression::automatic() {
 }
 
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature,
-                              int ranks) {
+                              int ranks, int hosts) {
   auto found = bound_.find(std::pair(set, name));
   if (found == bound_.end()) found = bound_.try_emplace({set, std::string(name)}).first;
   BoundChain& bound = found->second;
   if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0] &&
-      bound.ranks == ranks)
+      bound.ranks == ranks && bound.hosts == hosts)
     return &bound;
   bound.name = name;
   bound.chain = signature.chain;
   bound.shape = signature.shapes[0];
   bound.ranks = ranks;
+  bound.hosts = hosts;
   make_codec(bound, 0);
   return &bound;
 }
@@ -161,15 +184,25 @@ void Compression::begin_exchange(BoundChain& bound, uint64_t step) {
 }
 
 void Compression::make_codec(BoundChain& bound, uint64_t step) {
-  auto config = ChainConfig::parse(bound.chain);
-  HORA_CHECK(config.ok(), "an agreed chain can't be parsed: " + bound.chain);
-  auto codec = config.value().codec(extent_of(bound.name, bound.shape), step, &bound.until);
-  HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
-  bound.how = config.value().aggregation(*codec.value(), bound.ranks);
-  const std::span<const int> degrees = config.value().degrees();
-  bound.degrees.assign(degrees.begin(), degrees.end());
-  bound.codec = std::move(codec).value();
+  const auto parsed = ChainConfig::parse(bound.chain);
+  HORA_CHECK(parsed.ok(), "an agreed chain can't be parsed: " + bound.chain);
+  const ChainConfig& config = parsed.value();
+  const auto make = [&](const ChainConfig& chain) {
+    uint64_t until = 0;
+    auto codec = chain.codec(extent_of(bound.name, bound.shape), step, &until);
+    HORA_CHECK(codec.ok(), "an agreed chain has no codec: " + bound.chain);
+    bound.until = std::min(bound.until, until);
+    return std::move(codec).value();
+  };
+  bound.degrees.assign(config.degrees().begin(), config.degrees().end());
   bound.from = step;
+  bound.until = ~uint64_t{0};
+  bound.codec = make(config);
+  bound.down = config.down() ? make(*config.down()) : nullptr;
+  bound.between_hosts = config.between_hosts();
+  const int sharers = bound.between_hosts ? bound.hosts : bound.ranks;
+  bound.how = bound.between_hosts && bound.hosts == 1 ? Aggregation::kDense
+                                                      : config.aggregation(*bound.codec, sharers);
 }
 
 }  // namespace hora

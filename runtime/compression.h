@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -24,10 +25,11 @@ struct BoundChain {
   std::string name;
   std::string chain;  ///< canonical
   Shape shape;
-  std::unique_ptr<Codec> codec;
+  std::unique_ptr<Codec> codec, down;  ///< the latter null: as on the way up
   Aggregation how = Aggregation::kDense;
-  std::vector<int> degrees;  ///< of a merge
-  int ranks = 1;             ///< of the set
+  std::vector<int> degrees;    ///< of a merge
+  int ranks = 1, hosts = 1;    ///< of the set
+  bool between_hosts = false;  ///< what ranks of a host share travels as it is
   /// The exchanges that the codec is for: a chain that warms up needs others before and after.
   uint64_t from = 0, until = 0;
 };
@@ -44,18 +46,23 @@ class Compression {
   /// Empty if the job's setting has no `auto`. `config` must have passed check().
   static std::string own_speeds(const Config& config, const Now& now);
 
-  /// `config` must have passed check(). `job` is equal on all ranks.
-  Compression(const Config& config, AutoJob job);
+  /// `config` must have passed check(). `job` is equal on all ranks; `hosts[r]` is the host of
+  /// rank r.
+  Compression(const Config& config, AutoJob job, std::span<const int> hosts);
+
+  /// The job's setting is for what travels between hosts, and all ranks are on one.
+  bool idle() const { return one_host_ && rules_.chain().between_hosts(); }
 
   /// Fills `signature.chain` and `.granule`: the request's own setting or the job's. Errors:
-  /// kInvalidArgument for a setting that cannot be parsed or does not fit. Where it says `auto` the
-  /// chain is chosen here, from what all ranks know alike; only tensors of all ranks get one, for
-  /// how the ranks of a set are connected is not known here.
+  /// kInvalidArgument for a setting that cannot be parsed or does not fit tensor or job. Where it
+  /// says `auto` the chain is chosen here, from what all ranks know alike; only tensors of all
+  /// ranks get one, for how the ranks of a set are connected is not known here.
   Status choose(const Request& request, Signature& signature);
 
   /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
-  /// `ranks` are the set's.
-  BoundChain* bind(SetId set, std::string_view name, const Signature& signature, int ranks);
+  /// `ranks` and `hosts`: how many the set has.
+  BoundChain* bind(SetId set, std::string_view name, const Signature& signature, int ranks,
+                   int hosts);
 
   /// Called when a tensor's exchange number `step` begins to travel, in whichever pieces: a chain
   /// that warms up may get another codec. Only then, because a rank that is behind binds an
@@ -88,6 +95,7 @@ class Compression {
 
   const uint64_t seed_;
   const AutoJob job_;
+  const bool one_host_, has_layers_;
   const CompressionRules rules_;  ///< the job's
   const bool always_none_;
 

@@ -58,7 +58,8 @@ bool is_settled(const Status& status) {
 
 Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
     : compression(config,
-                  {transport.topology, transport.speeds, config.bucket_bytes, config.carry_bytes}),
+                  {transport.topology, transport.speeds, config.bucket_bytes, config.carry_bytes},
+                  transport.hosts),
       observer(clock),
       transport_(std::move(transport)),
       config_(config),
@@ -93,6 +94,10 @@ Driver::Driver(Transport transport, const Config& config, const Clock& clock, Lo
   transport_.channel->bell().arm();
   if (const std::string table = compression.decisions(); world.rank == 0 && !table.empty())
     log_.info("HORA_CODEC_SPEEDS={}\n{}", text_of(transport_.speeds), table);
+  if (compression.idle() && world.rank == 0)
+    log_.info(
+        "HORA_COMPRESSION: link=inter compresses what travels between hosts, and all ranks "
+        "are on one: nothing is compressed");
 }
 
 Driver::~Driver() {

@@ -98,7 +98,8 @@ void LaneRunner::push(const Plan& plan) {
     part.last = slice.last;
     if (signature.op == Op::kAllreduce && !signature.chain.empty())
       part.chain = context_.compression.bind(plan.set, item->name, signature,
-                                             static_cast<int>(context_.members(plan.set)->size()));
+                                             static_cast<int>(context_.members(plan.set)->size()),
+                                             run->over ? run->over->layers().hosts : 1);
     if (signature.reduce == ReduceOp::kAdasum) {
       part.tensors = signature.shapes.size();
       for (const Shape& shape : signature.shapes) run->lengths.push_back(count_of(shape));
@@ -244,7 +245,8 @@ Ticket LaneRunner::allreduce(Run& run) {
   const std::span<std::byte> zeros = lane_.scratch(kZeroSlot, missing * width);
   if (missing > 0) std::memset(zeros.data(), 0, zeros.size());
   if (run.reduction.op == ReduceOp::kAdasum) co_return co_await adaptive(run, zeros);
-  if (run.parts[0].chain) co_return co_await compressed(run, zeros);
+  if (run.parts[0].chain && run.parts[0].chain->how != Aggregation::kDense)
+    co_return co_await compressed(run, zeros);
   size_t used = 0;
   for (const Part& part : run.parts) {
     add_segments(run, part, used, zeros);
@@ -273,6 +275,24 @@ Ticket LaneRunner::adaptive(Run& run, std::span<std::byte> zeros) {
   co_return co_await adasum(lane_, *run.over, run.sequence, run.segments, run.reduction);
 }
 
+/// Who shares a chain's exchange, and this rank among them: members, or hosts and, of each, the
+/// member that has the same shard.
+Sharing LaneRunner::sharing_of(const Run& run, const BoundChain& chain) {
+  Sharing sharing;
+  sharing.recodes = chain.how == Aggregation::kRecode;
+  sharing.averages = run.reduction.op == ReduceOp::kAverage;
+  sharing.rank = run.over->rank();
+  sharing.size = run.over->size();
+  if (!chain.between_hosts) return sharing;
+  const Layers layers = run.over->layers();
+  const Extent& extent = chain.codec->extent();
+  sharing.rank = layers.host;
+  sharing.size = layers.hosts;
+  sharing.shard = shard_of(extent.id, extent.count(), granule_of(*chain.codec, chain.down.get()),
+                           layers.columns, layers.column);
+  return sharing;
+}
+
 Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   Communicator& over = *run.over;
   const size_t width = bytes_of(run.reduction.dtype);
@@ -281,13 +301,13 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   size_t used = 0;
   for (const Part& part : run.parts) {
     BoundChain& chain = *part.chain;
-    TensorState& state =
-        context_.compression.states().get(run.set, chain.name, *chain.codec, chain.chain,
-                                          {how == Aggregation::kRecode, over.rank(), over.size(),
-                                           run.reduction.op == ReduceOp::kAverage});
+    const Sharing sharing = sharing_of(run, chain);
+    TensorState& state = context_.compression.states().get(run.set, chain.name, *chain.codec,
+                                                           chain.chain, sharing, chain.down.get());
     Compression::begin_exchange(chain, state.step);
     Slot& slot = run.slots.emplace_back();
     slot.codec = chain.codec.get();
+    slot.down = chain.down.get();
     slot.tensor = chain.name;
     slot.dtype = run.reduction.dtype;
     slot.first = part.first;
@@ -296,8 +316,8 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     slot.owned = &state.owned;
     slot.step.seed = context_.compression.seed();
     slot.step.step = state.step;
-    slot.step.rank = over.rank();
-    slot.step.size = over.size();
+    slot.step.rank = sharing.rank;
+    slot.step.size = sharing.size;
     if (part.operation) {
       slot.input = bytes_at(part.operation->request.inputs[0], part.first);
       slot.result = bytes_at(part.operation->request.outputs[0], part.first);
@@ -311,15 +331,22 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     ++state.step;
     if (rate > 0) state.rate = rate;
   }
-  const std::span<const int> degrees = run.parts[0].chain->degrees;
-  const uint64_t sent = wire_bytes(how, run.slots, over.size(), degrees);
-  count_wire(sent);
-  context_.observer.metrics.compressed_wire_bytes.add(sent);
-  context_.observer.metrics.compressed_bytes.add(
-      wire_bytes(Aggregation::kDense, run.slots, over.size()));
-  co_return co_await aggregate(
-      lane_, over, run.sequence, how, run.slots,
-      {run.reduction.op, run.reduction.prescale, run.reduction.postscale, degrees});
+  const Combine combine{run.reduction.op, run.reduction.prescale, run.reduction.postscale,
+                        run.parts[0].chain->degrees};
+  if (!run.parts[0].chain->between_hosts) {
+    count_compressed(wire_bytes(how, run.slots, over.size(), combine.degrees),
+                     wire_bytes(Aggregation::kDense, run.slots, over.size()));
+    co_return co_await aggregate(lane_, over, run.sequence, how, run.slots, combine);
+  }
+  const Layers layers = over.layers();
+  uint64_t sent = 0, dense = 0;
+  for (const Slot& slot : run.slots) {
+    const Slot share = between_hosts(slot, layers);
+    sent += wire_bytes(how, {&share, 1}, layers.hosts, combine.degrees);
+    dense += wire_bytes(Aggregation::kDense, {&share, 1}, layers.hosts);
+  }
+  count_compressed(sent, dense);
+  co_return co_await aggregate_between_hosts(lane_, over, run.sequence, how, run.slots, combine);
 }
 
 Ticket LaneRunner::broadcast(Run& run) {

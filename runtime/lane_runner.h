@@ -95,12 +95,18 @@ class LaneRunner {
   Ticket alltoall(Run& run);
   Ticket reduce_scatter(Run& run);
 
+  static Sharing sharing_of(const Run& run, const BoundChain& chain);
   void add_segments(Run& run, const Part& part, size_t zero_offset, std::span<std::byte> zeros);
   void describe(Run& run, const PlanCache::Item& item);
   void begin(std::unique_ptr<Run> run);
   static bool has_ended(Operation& operation, const Status& slice);
   void finish(const Status& status);
   void count_wire(uint64_t bytes) { context_.observer.metrics.wire_bytes.add(bytes); }
+  void count_compressed(uint64_t sent, uint64_t dense) {
+    count_wire(sent);
+    context_.observer.metrics.compressed_wire_bytes.add(sent);
+    context_.observer.metrics.compressed_bytes.add(dense);
+  }
 
   /// Of the lane's scratch slots, below kAggregateScratch.
   static constexpr size_t kZeroSlot = 16, kPackSlot = 17, kUnpackSlot = 18;

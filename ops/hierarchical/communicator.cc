@@ -103,6 +103,16 @@ Ticket HierarchicalCommunicator::barrier(Lane& lane, uint64_t tag) {
   return barrier_in_layers(lane, tag * kTags);
 }
 
+Layers HierarchicalCommunicator::layers() {
+  return {links_.inside.get(),
+          links_.column.get(),
+          static_cast<int>(layout_.hosts),
+          static_cast<int>(host()),
+          static_cast<int>(layout_.columns),
+          static_cast<int>(layout_.local_index),
+          kTags};
+}
+
 void HierarchicalCommunicator::abort() {
   for (Communicator* link : {links_.inside.get(), links_.column.get(), links_.flat.get()})
     if (link) link->abort();

@@ -41,6 +41,7 @@ class HierarchicalCommunicator final : public Communicator {
                   std::byte* output, std::span<const size_t> receive) override;
   Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments, int root) override;
   Ticket barrier(Lane& lane, uint64_t tag) override;
+  Layers layers() override;
   void abort() override;
 
  private:

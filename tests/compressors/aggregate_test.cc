@@ -120,7 +120,8 @@ TEST_P(AggregateTest, SplitTensorsDoNotChangeTheResult) {
   const std::vector<TensorSpec> tensors = {{1, 5000}, {6, 70000}};
   const Trial largest(text, tensors[1].count);
   if (largest.codec->traits().sparse) GTEST_SKIP() << "selects over the whole piece";
-  const size_t granule = (1023 / largest.codec->granule() + 1) * largest.codec->granule();
+  const size_t least = Job(text, ranks, {tensors[1]}, {}).granule();
+  const size_t granule = (1023 / least + 1) * least;
   const auto whole = results_after(text, ranks, {}, 2, tensors);
   EXPECT_EQ(whole, results_after(text, ranks, {.split = granule}, 2, tensors));
   EXPECT_EQ(whole, results_after(text, ranks, {.fused = false, .split = 18 * granule}, 2, tensors));
@@ -194,6 +195,34 @@ INSTANTIATE_TEST_SUITE_P(Butterflies, AggregateTest,
                          [](const auto& test) {
                            return "n" + std::to_string(std::get<1>(test.param));
                          });
+
+// Sums that come back by another chain than gradients go.
+INSTANTIATE_TEST_SUITE_P(
+    WaysDown, AggregateTest,
+    testing::Combine(testing::Values("onebit;down=fp8", "fp8;down=onebit", "onebit;down=noef+bf16",
+                                     "drop;down=onebit;agg=recode", "drop;down=drop:ratio=10%",
+                                     "hadamard:block=1k+onebit;down=onebit"),
+                     testing::Values(1, 3)),
+    [](const auto& test) {
+      return identifier(std::get<0>(test.param)) + "_n" + std::to_string(std::get<1>(test.param));
+    });
+
+TEST(Aggregate, TheWayDownIsWhatTheOwnerEncodes) {
+  const std::vector<TensorSpec> one = {{1, 40000}};
+  Job up("onebit;down=lossless", 4, one, {.op = ReduceOp::kSum});
+  Job both("onebit", 4, one, {.op = ReduceOp::kSum});
+  expect_ok(up.step(0, element));
+  expect_ok(both.step(0, element));
+  const auto exact = up.result(0, 0), coarse = both.result(0, 0);
+  for (size_t i = 0; i < exact.size(); ++i) {
+    double sum = 0;
+    for (int r = 0; r < 4; ++r) sum += element(1, r, 0, i);
+    ASSERT_NEAR(sum, double{exact[i]} + up.owed(0, i), 1e-4) << "all that is owed is the ranks'";
+    ASSERT_NEAR(sum, double{coarse[i]} + both.owed(0, i), 1e-4);
+  }
+  EXPECT_NE(exact, coarse);
+  EXPECT_GT(up.sent(), 10 * both.sent());
+}
 
 /// Every rank's large elements are the same ones, so that merged messages have room for all.
 float agreed(uint64_t tensor, int rank, uint64_t step, size_t i) {

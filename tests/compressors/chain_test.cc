@@ -11,7 +11,9 @@ TEST(Chain, CanonicalIsAFixedPoint) {
   auto texts = all_chains();
   for (const char* more :
        {"none", "onebit:bucket=column", "up=onebit;agg=gather;link=all", "ef+topk:ratio=0.1%+fp16",
-        "agg=auto;none", "auto", "auto:error=12.5%", "agg=auto;up=auto:error=0;link=all"}) {
+        "agg=auto;none", "auto", "auto:error=12.5%", "agg=auto;up=auto:error=0;link=all",
+        "link=inter;onebit", "none;link=inter", "onebit;down=fp8", "down=noef+onebit;drop",
+        "onebit;down=onebit;agg=recode;link=inter"}) {
     texts.push_back(more);
   }
   for (const std::string& text : texts) {
@@ -59,8 +61,24 @@ TEST(Chain, MistakesOfAutoArePointedAt) {
   EXPECT_EQ(message("auto:error"), "compression, character 1: 'auto': error=true is not a number");
   EXPECT_EQ(message("ef+auto"), "compression, character 4: 'auto' must stand alone");
   EXPECT_EQ(message("auto:error=0.1+topk"), "compression, character 1: 'auto' must stand alone");
+  for (const char* text : {"auto;link=inter", "auto;down=fp8"}) {
+    EXPECT_EQ(message(text),
+              "compression, character 1: 'auto' is for all links, and chooses the way down, too");
+  }
+  EXPECT_FALSE(parse_rules("onebit;link=inter;rule=dim<=1->auto").ok());
+  EXPECT_FALSE(ChainConfig::parse("onebit;down=auto").ok());
   EXPECT_EQ(message("auto;agg=gather"),
             "compression, character 1: 'auto' chooses the aggregation, too; leave agg=gather out");
+}
+
+TEST(Chain, TheWayDownIsAChainOfItsOwn) {
+  const auto config = ChainConfig::parse("drop;down=onebit").value();
+  ASSERT_NE(config.down(), nullptr);
+  EXPECT_EQ(config.down()->chain_text(), ChainConfig::parse("onebit").value().chain_text());
+  EXPECT_EQ(config.chain_text(), ChainConfig::parse("drop").value().chain_text());
+  const auto codec = config.codec({1, 1, 5000}).value();
+  EXPECT_EQ(config.aggregation(*codec, 4), Aggregation::kRecode) << "sparse payloads, too";
+  EXPECT_EQ(ChainConfig::parse("onebit").value().down(), nullptr);
 }
 
 TEST(Chain, MistakesArePointedAt) {
@@ -93,11 +111,28 @@ TEST(Chain, MistakesArePointedAt) {
       message("onebit;agg=linear"),
       "compression, character 1: agg=linear needs a chain whose payloads can be added; use recode "
       "or gather");
-  EXPECT_EQ(
-      message("onebit;down=bf16"),
-      "compression, character 8: down= is not supported yet; the way back uses the same chain");
-  EXPECT_EQ(message("onebit;link=inter"),
-            "compression, character 8: link=inter is not supported yet; every link is compressed");
+  EXPECT_EQ(message("onebit;down=bf15"),
+            "compression, character 13: no stage or preset 'bf15'; did you mean 'bf16'?");
+  EXPECT_EQ(message("onebit;down=none"),
+            "compression, character 13: 'none' cannot stand here; 'lossless' brings sums as they "
+            "are");
+  EXPECT_EQ(message("onebit;down=clip:norm=1+fp8"),
+            "compression, character 13: 'clip' is for gradients, not for their sums");
+  EXPECT_EQ(message("onebit;down=mc:mask=false+fp8"),
+            "compression, character 13: 'mc' is for gradients, not for their sums");
+  EXPECT_EQ(message("onebit;down=powersgd"),
+            "compression, character 13: payloads of this chain mean something as sums only");
+  EXPECT_EQ(message("powersgd;down=onebit"),
+            "compression, character 15: what goes up means something as sums only; leave down= "
+            "out");
+  EXPECT_EQ(message("onebit;agg=gather;down=fp8"),
+            "compression, character 24: nothing goes down with agg=gather");
+  EXPECT_EQ(message("none;down=fp8"),
+            "compression, character 11: down= needs a chain on the way up");
+  EXPECT_EQ(message("onebit;down=fp8;down=fp8"), "compression, character 22: a second way down");
+  EXPECT_EQ(message("onebit;link=intra"),
+            "compression, character 8: link=intra: it is all, or inter: only what travels between "
+            "hosts is compressed");
   EXPECT_EQ(message("onebit;agr=gather"),
             "compression, character 8: no section 'agr'; did you mean 'agg'?");
   EXPECT_EQ(message("onebit;drop"),
@@ -211,6 +246,14 @@ TEST(Rules, AutoStandsBesideOthers) {
   EXPECT_TRUE(rules.for_tensor("w", {7, 7}, DType::kFloat64).none());
   EXPECT_EQ(parse_rules("none;rule=dim>1->auto").value().automatic(), 0.7);
   EXPECT_EQ(parse_rules("onebit").value().automatic(), std::nullopt);
+}
+
+TEST(Rules, ChainsOfRulesTravelOnTheLinksOfTheSetting) {
+  const auto rules = parse_rules("onebit;rule=dim<=1->bf16;link=inter").value();
+  EXPECT_TRUE(rules.for_tensor("w", {64, 64}, DType::kFloat32).between_hosts());
+  EXPECT_EQ(rules.for_tensor("b", {64}, DType::kFloat32).canonical(), "bf16;agg=auto;link=inter");
+  EXPECT_EQ(parse_rules(rules.canonical()).value().canonical(), rules.canonical());
+  EXPECT_FALSE(parse_rules("onebit;link=all").value().chain().between_hosts());
 }
 
 TEST(Rules, MistakesArePointedAt) {

@@ -15,48 +15,9 @@
 #include "ops/aggregate.h"
 #include "ops/local/local.h"
 #include "tests/compressors/trial.h"
+#include "tests/support/faulty_backend.h"
 
 namespace hora {
-
-/// Fails operation number `fails`, counted from 0, before or after it has run.
-class Faulty final : public Communicator {
- public:
-  Faulty(std::unique_ptr<Communicator> real, int fails, bool after)
-      : real_(std::move(real)), fails_(fails), after_(after) {}
-  int rank() const override { return real_->rank(); }
-  int size() const override { return real_->size(); }
-  Ticket allreduce(Lane& lane, uint64_t tag, std::span<const Segment> segments,
-                   const Reduction& reduction) override {
-    return checked(real_->allreduce(lane, tag, segments, reduction));
-  }
-  Ticket reduce_scatter(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
-                        std::span<const size_t> counts, const Reduction& reduction) override {
-    return checked(real_->reduce_scatter(lane, tag, input, output, counts, reduction));
-  }
-  Ticket allgather(Lane& lane, uint64_t tag, const std::byte* input, std::byte* output,
-                   std::span<const size_t> bytes) override {
-    return checked(real_->allgather(lane, tag, input, output, bytes));
-  }
-  Ticket alltoall(Lane& lane, uint64_t tag, const std::byte* input, std::span<const size_t> send,
-                  std::byte* output, std::span<const size_t> receive) override {
-    return checked(real_->alltoall(lane, tag, input, send, output, receive));
-  }
-  Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments, int root) override {
-    return checked(real_->broadcast(lane, tag, segments, root));
-  }
-  Ticket barrier(Lane& lane, uint64_t tag) override { return checked(real_->barrier(lane, tag)); }
-  int calls() const { return calls_; }
-
- private:
-  Ticket checked(Ticket real) {
-    const bool fails = calls_++ == fails_;
-    if (!fails || after_) HORA_CO_TRY(co_await real);
-    co_return fails ? Status(Code::kPeerLost, "rank 1 was lost (a test)") : Status();
-  }
-  std::unique_ptr<Communicator> real_;
-  int fails_, calls_ = 0;
-  const bool after_;
-};
 
 struct TensorSpec {
   uint64_t id;
@@ -95,15 +56,19 @@ class Job {
     for (Rank r = 0; r < ranks; ++r) {
       auto& rank = ranks_.emplace_back(std::make_unique<OneRank>());
       rank->backend = local::open(hub, r);
-      rank->communicator = std::make_unique<Faulty>(
-          rank->backend->communicator(0, members, 0).value(), options.fails, options.after);
+      rank->faults->fails = options.fails;
+      rank->faults->after = options.after;
+      rank->communicator = std::make_unique<support::FaultyCommunicator>(
+          rank->backend->communicator(0, members, 0).value(), rank->faults);
       rank->until.resize(tensors_.size());
       for (size_t i = 0; i < tensors_.size(); ++i) {
         const TensorSpec& t = tensors_[i];
         rank->codecs.push_back(config_.codec({t.id, 1, t.count}, 0, &rank->until[i]).value());
+        const ChainConfig* const down = config_.down();
+        rank->downs.push_back(down ? down->codec({t.id, 1, t.count}).value() : nullptr);
         how_ = config_.aggregation(*rank->codecs.back(), ranks);
         rank->store.get(0, std::to_string(t.id), *rank->codecs.back(), config_.canonical(),
-                        {how_ == Aggregation::kRecode, r, ranks});
+                        {how_ == Aggregation::kRecode, r, ranks}, rank->downs.back().get());
       }
       rank->gradients.resize(tensors_.size());
       rank->results.resize(tensors_.size());
@@ -112,7 +77,7 @@ class Job {
 
   int size() const { return static_cast<int>(ranks_.size()); }
   Aggregation how() const { return how_; }
-  int calls() const { return ranks_[0]->communicator->calls(); }
+  int calls() const { return ranks_[0]->faults->calls; }
   uint64_t sent() const { return sent_; }
 
   /// Runs one step on given gradients: values[rank][tensor][i].
@@ -148,7 +113,8 @@ class Job {
       const Codec& codec = *rank->codecs[tensor];
       TensorState& state = states(*rank, tensor);
       if (const State::Slab* e = state.mine.slab("residual")) sum += double{value_of(*e, i)};
-      const Stripes stripes(codec.extent().id, codec.extent().count(), codec.granule(), size());
+      const size_t granule = granule_of(codec, rank->downs[tensor].get());
+      const Stripes stripes(codec.extent().id, codec.extent().count(), granule, size());
       const State::Slab* e = state.owned.slab("residual");
       const int me = rank->communicator->rank();
       if (e && how_ == Aggregation::kRecode && stripes.owner(i) == me)
@@ -164,14 +130,19 @@ class Job {
   size_t tensors() const { return tensors_.size(); }
   size_t count(size_t tensor) const { return tensors_[tensor].count; }
   uint64_t id(size_t tensor) const { return tensors_[tensor].id; }
-  bool conserves() const { return ranks_[0]->codecs[0]->traits().conserves; }
+  bool conserves() const {
+    const Codec* const down = ranks_[0]->downs[0].get();
+    return ranks_[0]->codecs[0]->traits().conserves && (!down || down->traits().conserves);
+  }
+  size_t granule() const { return granule_of(*ranks_[0]->codecs[0], ranks_[0]->downs[0].get()); }
 
  private:
   struct OneRank {
     std::unique_ptr<Backend> backend;
-    std::unique_ptr<Faulty> communicator;
+    std::shared_ptr<support::Faults> faults = std::make_shared<support::Faults>();
+    std::unique_ptr<Communicator> communicator;
     Lane lane{0};
-    std::vector<std::unique_ptr<Codec>> codecs;
+    std::vector<std::unique_ptr<Codec>> codecs, downs;
     std::vector<uint64_t> until;  // the first step that needs another codec
     StateStore store;
     StepContext context;
@@ -186,7 +157,8 @@ class Job {
 
   TensorState& states(OneRank& rank, size_t t) {
     return rank.store.get(0, std::to_string(tensors_[t].id), *rank.codecs[t], config_.canonical(),
-                          {how_ == Aggregation::kRecode, rank.communicator->rank(), size()});
+                          {how_ == Aggregation::kRecode, rank.communicator->rank(), size()},
+                          rank.downs[t].get());
   }
 
   void prepare(OneRank& rank, int r, size_t t, uint64_t number,
@@ -205,8 +177,8 @@ class Job {
     const size_t piece = options_.split ? options_.split : std::max<size_t>(count, 1);
     for (size_t first = 0; first < std::max<size_t>(count, 1); first += piece) {
       std::byte* at = rank.results[t].data() + first * width;
-      rank.slots.push_back({rank.codecs[t].get(), at, at, options_.dtype, first,
-                            std::min(piece, count - first), &state.mine, &state.owned,
+      rank.slots.push_back({rank.codecs[t].get(), rank.downs[t].get(), at, at, options_.dtype,
+                            first, std::min(piece, count - first), &state.mine, &state.owned,
                             rank.context});
     }
   }

@@ -165,6 +165,101 @@ TEST(StateStore, WhoSurvivesUnderAnotherNumberKeepsWhatItOwed) {
   for (size_t i = 0; i < before.size(); ++i) ASSERT_EQ(after[i], before[i]) << i;
 }
 
+/// Members of hosts who have shards of one tensor, and all owe whole numbers.
+class Columns {
+ public:
+  Columns(int hosts, int columns, bool averages)
+      : hosts_(hosts), columns_(columns), averages_(averages) {
+    for (int member = 0; member < hosts * columns; ++member) {
+      stores_.emplace_back();
+      TensorState& state = at(member);
+      float value = static_cast<float>(2 * member + 2);
+      for (float& x : state.mine.slabs[0].values) x = 4 * value++;
+      for (float& x : state.owned.slabs[0].values) x = -8 * value++;
+      state.step = 7;
+    }
+  }
+  int members() const { return hosts_ * columns_; }
+  TensorState& at(int member) {
+    const Codec& codec = *trial_.codec;
+    const Shard shard =
+        shard_of(codec.extent().id, kCount, codec.granule(), columns_, member % columns_);
+    return store(member).get(0, "w", codec, "onebit;link=inter",
+                             {true, member / columns_, hosts_, averages_, shard});
+  }
+  StateStore& store(int member) { return stores_[static_cast<size_t>(member)]; }
+  std::vector<SavedState> save() {
+    std::vector<SavedState> all;
+    for (StateStore& store : stores_)
+      for (SavedState& part : store.save()) all.push_back(std::move(part));
+    return all;
+  }
+  std::vector<double> owed() {
+    std::vector<double> sum(kCount);
+    const Codec& codec = *trial_.codec;
+    for (int member = 0; member < members(); ++member) {
+      TensorState& state = at(member);
+      const std::span<const float> mine = state.mine.slabs[0].values;
+      const uint64_t first = state.mine.first;
+      const Stripes stripes(codec.extent().id, Shard{first, mine.size()}, codec.granule(), hosts_);
+      for (size_t i = 0; i < mine.size(); ++i) {
+        sum[first + i] += mine[i];
+        if (stripes.owner(first + i) == member / columns_)
+          sum[first + i] += state.owned.slabs[0].values[stripes.slot(first + i)];
+      }
+    }
+    for (double& x : sum) x /= averages_ ? hosts_ : 1;
+    return sum;
+  }
+
+  static constexpr size_t kCount = 150000;
+
+ private:
+  const int hosts_, columns_;
+  const bool averages_;
+  Trial trial_{"onebit", kCount};
+  std::vector<StateStore> stores_;
+};
+
+TEST(StateStore, ShardsComeBackToTheBitAndSurviveAnyOtherLayout) {
+  for (const bool averages : {false, true}) {
+    for (const auto& [hosts, columns] : {std::pair(2, 2), {2, 1}, {4, 2}, {1, 3}, {4, 4}}) {
+      Columns old(2, 2, averages), now(hosts, columns, averages);
+      const auto parts = from_bytes(to_bytes(old.save())).value();
+      for (int member = 0; member < now.members(); ++member) {
+        now.store(member).clear();
+        now.store(member).load(parts);
+        EXPECT_EQ(now.at(member).step, 7u);
+        EXPECT_EQ(now.store(member).lost(), 0);
+      }
+      EXPECT_EQ(now.owed(), old.owed()) << hosts << " hosts of " << columns;
+      if (hosts == 2 && columns == 2) {
+        EXPECT_EQ(to_bytes(now.save()), to_bytes(old.save()));
+      }
+    }
+  }
+}
+
+TEST(StateStore, WhatNobodyElseWillTakeOfAShardIsLostAndCounted) {
+  Columns old(1, 2, false), now(1, 1, false);
+  now.store(0).clear();
+  now.store(0).load(old.store(1).save(), true);
+  const TensorState& state = now.at(0);
+  double owed = 0;
+  for (const float x : state.mine.slabs[0].values) owed += std::fabs(x);
+  EXPECT_GT(owed, 0);
+  EXPECT_EQ(now.store(0).lost(), 0) << "the new shard has all of the old one";
+
+  Columns half(1, 2, false);
+  const double all = half.store(0).owed(0, "w");
+  half.store(0).clear();
+  half.store(0).load(old.store(1).save(), true);
+  half.at(0);
+  EXPECT_GT(all, 0);
+  EXPECT_GT(half.store(0).lost(), 0) << "none of it is this member's";
+  EXPECT_EQ(half.store(0).owed(0, "w"), 0);
+}
+
 TEST(StateStore, DamagedBytesAreRefused) {
   StateStore store;
   Trial a("onebit", 40);

@@ -15,9 +15,11 @@ bool has_line(const std::string& page, const std::string& begins, const std::str
 }
 
 /// Every codec needs 2 ns for each element in all.
-Result<std::string> page_of(std::string_view setting, const std::string& model, size_t ranks) {
+Result<std::string> page_of(std::string_view setting, const std::string& model, size_t ranks,
+                            size_t hosts = 0) {
   const CodecSpeed speed{1e-9, 0.5e-9, 0.5e-9};
-  AutoJob job{{ranks, 1, kUsualInside, {50e-6, 0, 125e6}},
+  if (hosts == 0) hosts = ranks;
+  AutoJob job{{hosts, ranks / hosts, kUsualInside, {50e-6, 0, 125e6}},
               CodecSpeeds(automatic_chains().size(), speed)};
   return compression_page(setting, model, job, [&](const ChainConfig&) { return speed; });
 }
@@ -33,6 +35,15 @@ TEST(Compress, ExplainsBytesAndMemoryOfEachTensor) {
   EXPECT_TRUE(has_line(text, "layer.weight", "5.00 ")) << text;  // 4 bytes, and a quarter
   EXPECT_TRUE(has_line(text, "layer.bias", std::to_string(512 * 4 * 2 * 3 / 4))) << text;
   EXPECT_TRUE(has_line(text, "layer.bias", "dense   none; exact")) << text;
+}
+
+TEST(Compress, TheWayDownHasBytesAndAMemoryOfItsOwn) {
+  const auto page = page_of("onebit;down=bf16", R"({"w": [262144]})", 4);
+  ASSERT_TRUE(page.ok()) << page.status().message();
+  const std::string& text = page.value();
+  EXPECT_TRUE(has_line(text, "w ", std::to_string((512 * 72 + 262144 * 2) * 3 / 4))) << text;
+  EXPECT_TRUE(has_line(text, "w ", "4.00 ")) << text;  // an owner remembers nothing
+  EXPECT_TRUE(has_line(text, "w ", "; down=bf16; ")) << text;
 }
 
 TEST(Compress, GatheredPayloadsGrowWithTheRanks) {
@@ -56,6 +67,25 @@ TEST(Compress, SaysWhatAutoChoosesAndHowLongItTakes) {
   EXPECT_TRUE(has_line(text, "layer.weight", "    4.886    50.432  recode  ef:")) << text;
   EXPECT_TRUE(has_line(text, "layer.bias", "dense   none")) << text;
   EXPECT_TRUE(has_line(text, "embed", "linear  bf16")) << text;
+}
+
+TEST(Compress, ShowsBytesInsideHostsAndBetweenThem) {
+  const char* model = R"({"layer.weight": [512, 1024], "layer.bias": [1024]})";
+  const auto page = page_of("onebit;rule=dim<=1->none;link=inter", model, 8, 4);
+  ASSERT_TRUE(page.ok()) << page.status().message();
+  const std::string& text = page.value();
+  EXPECT_TRUE(has_line(text, "8 ranks on 4 hosts", "")) << text;
+  // A host's two members have half the matrix each: together 1024 blocks, to and from 3 of 4 hosts.
+  const std::string weight = std::to_string(1024 * 72 * 2 * 3 / 4);
+  const std::string bias = std::to_string(1024 * 4 * 2 * 3 / 4);
+  EXPECT_TRUE(has_line(text, "layer.weight", weight)) << text;
+  EXPECT_TRUE(has_line(text, "layer.weight", "2.50 ")) << text;  // half a residual, a quarter
+  EXPECT_TRUE(has_line(text, "layer.bias", bias)) << text;
+  const int values = (512 * 1024 + 1024) * 4;
+  EXPECT_TRUE(has_line(text, "inside, by a rank", std::to_string(values))) << text;
+  EXPECT_TRUE(has_line(text, "between, by a host", std::to_string(values * 2 * 3 / 4))) << text;
+  EXPECT_TRUE(has_line(page_of("onebit;link=inter", model, 8, 1).value(),
+                       "link=inter compresses nothing on one host", ""));
 }
 
 TEST(Compress, RefusesWhatItCannotRead) {

@@ -42,6 +42,27 @@ print(f"fine {hvd.local_size()} {hvd.cross_size()}")
 hvd.shutdown()
 """
 
+# One bit between hosts, and a memory of a shard: in forty steps the mean comes through.
+BETWEEN_HOSTS = """
+import torch, hora, hora.torch as hvd
+hvd.init()
+n, me = hvd.size(), hvd.rank()
+torch.manual_seed(me)
+weight, total = torch.randn(300, 500), 0
+for step in range(40):
+    mean = hvd.allreduce(weight, op=hvd.Average, name="w", compression="onebit;link=inter")
+    digest = mean.view(torch.int32).sum(dtype=torch.int64).reshape(1)
+    assert len(set(hvd.allgather(digest, name="digest").tolist())) == 1, step
+    total = total + mean
+true = hvd.allreduce(weight, op=hvd.Average, name="true", compression="none")
+error = (total / 40 - true).norm() / true.norm()
+assert 0 < error < 0.25 < (mean - true).norm() / true.norm(), error
+(memory,) = hora.compression_memories()["tensors"]
+assert 440_000 < memory["bytes"] < 460_000, memory  # half a residual, half of that as an owner
+print("fine")
+hvd.shutdown()
+"""
+
 # Sums until something ends it; prints how it ended.
 ENDLESS = """
 import os, sys, torch, hora.torch as hvd
@@ -116,6 +137,14 @@ def rest_of(job):
     except subprocess.TimeoutExpired:
         job.kill()
         pytest.fail(f"not done after {LIMIT} s; printed:\n{job.communicate()[0]}")
+
+
+@needs_links
+def test_compression_between_hosts_only_brings_all_ranks_the_mean(tmp_path):
+    with Links(2, rate="1gbit") as links:
+        job = links.run(0, *words(links, tmp_path, 2, BETWEEN_HOSTS), timeout=LIMIT)
+        assert job.returncode == 0, job.stdout
+        assert len(re.findall(r"^\[\d+\] fine$", job.stdout, re.MULTILINE)) == 4
 
 
 @needs_links

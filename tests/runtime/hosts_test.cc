@@ -99,6 +99,77 @@ TEST(Hosts, RanksOfSeveralHostsReduceAndKnowTheirPlaces) {
   }
 }
 
+/// The mean of what ranks give in step `step`.
+std::string exchange(Engine& engine, const std::string& name, int step,
+                     std::vector<float>& values) {
+  const auto rank = static_cast<size_t>(engine.world().rank);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>((i * 7 + rank * 13 + static_cast<size_t>(step)) % 29) - 14;
+  Request request = allreduce(name, values);
+  request.reduce = ReduceOp::kAverage;
+  HORA_WANT_OK(engine.run(request));
+  std::vector<float> least = values, most = values;
+  for (const auto& [copy, op] : {std::pair{&least, ReduceOp::kMin}, {&most, ReduceOp::kMax}}) {
+    Request compared = allreduce(op == ReduceOp::kMin ? "least" : "most", *copy);
+    compared.reduce = op;
+    compared.chain = "none";
+    HORA_WANT_OK(engine.run(compared));
+  }
+  HORA_WANT(least == values && most == values, "ranks differ in step " + std::to_string(step));
+  return "";
+}
+
+TEST(Hosts, CompressionBetweenHostsOnlyGivesOneMeanAndGoesOnToTheBit) {
+  Job job(2, 2);
+  job.config.compression = "onebit;link=inter";
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
+    std::vector<float> values(200'000), again(values.size());
+    for (int step = 0; step < 3; ++step) HORA_WANT_NOTHING(exchange(engine, "w", step, values));
+    const Counters counters = engine.counters();
+    HORA_WANT(counters.compressed_bytes > 25 * counters.compressed_wire_bytes,
+              std::to_string(counters.compressed_wire_bytes));
+    HORA_WANT(counters.compressed_bytes < 3 * 4 * values.size(), "a shard of it crosses, not all");
+    const auto saved = engine.save_memories();
+    HORA_WANT(saved.ok() && saved.value().size() > 2 * values.size(), "half the residuals");
+    HORA_WANT_NOTHING(exchange(engine, "w", 3, values));
+    const std::string parts[] = {saved.value()};
+    HORA_WANT_OK(engine.load_memories(parts));
+    HORA_WANT_NOTHING(exchange(engine, "w", 3, again));
+    HORA_WANT(values == again, "what was loaded goes on differently");
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, WhereCompressionBetweenHostsHasNothingToDoValuesTravelAsTheyAre) {
+  Job job(1, 2);
+  job.config.compression = "onebit;link=inter";
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
+    HORA_WANT_NOTHING(some_work(engine));
+    HORA_WANT(engine.counters().compressed_bytes == 0, "it was compressed");
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(Hosts, CompressionBetweenHostsNeedsSumsInsideThem) {
+  Job job(2, 2);
+  job.config.hierarchical = 0;
+  EXPECT_EQ(job.run([](Engine& engine, Rank) -> std::string {
+    std::vector<float> values(1'000, 1);
+    Request request = allreduce("w", values);
+    request.chain = "onebit;link=inter";
+    const Status status = engine.run(request);
+    HORA_WANT(status.code() == Code::kInvalidArgument, status.message());
+    HORA_WANT(status.message().find("HORA_HIERARCHICAL=0") != std::string::npos, status.message());
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
 TEST(Hosts, GlooReachesOtherHostsWhereTheyHaveReachedThisOne) {
   Job job(2, 2);
   job.config.backend = "gloo";
