@@ -173,7 +173,9 @@ class SharedScale final : public Codec {
       const auto index = static_cast<uint32_t>(first + k);
       const float dither = random_ ? unit_interval(random_bits(key, index)) : 0.5f;
       const float place = scale * from[k] * step.inverse + static_cast<float>(side_) + dither;
-      codes[k] = least(static_cast<int32_t>(place), 2 * side_);
+      // A peer that lies about its maximum must not bring codes that do not fit.
+      const float kept = place > 0 ? std::min(place, static_cast<float>(2 * side_)) : 0;
+      codes[k] = static_cast<int32_t>(kept);
     }
   }
 
