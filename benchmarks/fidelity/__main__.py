@@ -22,7 +22,6 @@ Debian's bible-kjv-text or any --text. Writes <results>/<date>-fidelity.json, .m
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import select
@@ -33,18 +32,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from methods import METHODS, method_named  # noqa: E402
+from kept_runs import Run, add_flags, find, kept, stem  # noqa: E402
+from methods import METHODS, chain_of, method_named  # noqa: E402
 from problems import PROBLEMS  # noqa: E402
 from report import write  # noqa: E402
-
-Run = dict[str, Any]
-IDENTITY = ("problem", "method", "seed", "ranks", "steps", "rate")
 
 
 def parse() -> argparse.Namespace:
@@ -64,10 +59,7 @@ def parse() -> argparse.Namespace:
     add("-np", type=int, default=4, help="ranks")
     add("--quick", action="store_true", help="digits and 2 seeds, where nothing else is said")
     add("--text", type=Path, help="for the transformers; left out: Debian's bible-kjv-text")
-    add("--folder", type=Path, default=ROOT / "build" / "fidelity", help="keeps runs and data")
-    add("--results", type=Path, default=HERE.parent / "results")
-    add("--limit", type=float, default=600, help="seconds for one run, before it counts as failed")
-    add("--report", action="store_true", help="run nothing, write the pages again")
+    add_flags(parser, "fidelity", limit=600)
     options = parser.parse_args()
     if options.quick:
         options.problems = options.problems or ["digits"]
@@ -80,34 +72,25 @@ def parse() -> argparse.Namespace:
 def wanted(options: argparse.Namespace) -> list[Run]:
     """Seed by seed, so that a cut leaves all methods with the same seeds."""
     return [
-        {
-            "problem": problem,
-            "method": method,
-            "seed": seed,
-            "ranks": options.np,
-            "steps": options.steps or PROBLEMS[problem].steps,
-            "rate": PROBLEMS[problem].rate * method_named(method).rate,
-        }
+        _run(problem, method, seed, options)
         for problem in options.problems
         for seed in range(1, options.seeds + 1)
         for method in options.methods
     ]
 
 
-def key(run: Run) -> tuple[Any, ...]:
-    return tuple(run[name] for name in IDENTITY)
-
-
-def kept(path: Path) -> dict[tuple[Any, ...], Run]:
-    """Runs that have ended, by their key. A line that was cut off is none."""
-    runs = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            run = json.loads(line)
-            runs[key(run)] = run
-        except (ValueError, KeyError):
-            continue
-    return runs
+def _run(problem: str, name: str, seed: int, options: argparse.Namespace) -> Run:
+    """What is asked for, and what tells it from others."""
+    method, steps = method_named(name), options.steps or PROBLEMS[problem].steps
+    return {
+        "problem": problem,
+        "method": name,
+        "chain": chain_of(method, steps),
+        "seed": seed,
+        "ranks": options.np,
+        "steps": steps,
+        "rate": PROBLEMS[problem].rate * method.rate,
+    }
 
 
 class Job:
@@ -173,7 +156,7 @@ def run_all(runs: list[Run], path: Path, options: argparse.Namespace) -> dict[st
     failures: dict[str, str] = {}
     while True:
         there = kept(path)
-        missing = [r for r in runs if key(r) not in there and r["method"] not in failures]
+        missing = [r for r in runs if not find(there, r) and r["method"] not in failures]
         if not missing:
             return failures
         job = Job(missing, path, options)
@@ -194,9 +177,8 @@ def main() -> int:
             PROBLEMS[name].prepare(options.folder, options)
         failures = run_all(runs, path, options)
     there = kept(path)
-    stem = options.results / f"{datetime.date.today()}-fidelity"
-    options.results.mkdir(parents=True, exist_ok=True)
-    print(write(stem, [there[key(r)] for r in runs if key(r) in there], failures))
+    ended = [run for wish in runs if (run := find(there, wish))]
+    print(write(stem(options, "fidelity"), ended, failures))
     return 1 if failures else 0
 
 

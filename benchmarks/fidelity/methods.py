@@ -46,3 +46,11 @@ def method_named(name: str) -> Method:
     if preset is None:
         return Method(name, memory=name.startswith("ef"))
     return preset if name in METHODS else preset._replace(chain=name)
+
+
+def chain_of(method: Method, steps: int) -> str:
+    """Its chain in a run of so many steps."""
+    if method.warm_up == 0:
+        return method.chain
+    joint = "," if ":" in method.chain else ":"
+    return f"{method.chain}{joint}warmup={round(method.warm_up * steps)}"

@@ -17,17 +17,11 @@ from typing import Any
 import torch
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+from kept_runs import keep  # noqa: E402
 from methods import Method, method_named  # noqa: E402
 from problems import PROBLEMS, Problem, Task  # noqa: E402
 
 import hora.torch as hora  # noqa: E402
-
-
-def chain_of(method: Method, steps: int) -> str:
-    if method.warm_up == 0:
-        return method.chain
-    joint = "," if ":" in method.chain else ":"
-    return f"{method.chain}{joint}warmup={round(method.warm_up * steps)}"
 
 
 def optimizer_of(task: Task, problem: Problem, method: Method, chain: str, rate: float) -> Any:
@@ -65,10 +59,9 @@ def train(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One run. Bytes are what this rank sent for gradients, as the engine counts them."""
     problem, method = PROBLEMS[run["problem"]], method_named(run["method"])
     steps = run["steps"]
-    chain = chain_of(method, steps)
     torch.manual_seed(run["seed"])
     task = problem.make(run["seed"], problem._replace(steps=steps), folder)
-    optimizer = optimizer_of(task, problem, method, chain, run["rate"])
+    optimizer = optimizer_of(task, problem, method, run["chain"], run["rate"])
     hora.broadcast_parameters(task.net.state_dict(), root_rank=0)
     rates = schedule(optimizer, steps)
     sent, seconds, curve = 0, 0.0, [point(task, 0, 0)]
@@ -87,7 +80,6 @@ def train(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     total = hora.allreduce(torch.tensor(float(sent)), op=hora.Sum, name="sent").item()
     return {
         **run,
-        "chain": chain,
         "parameters": sum(param.numel() for param in task.net.parameters()),
         "seconds": seconds,
         "received": total / hora.size(),
@@ -104,8 +96,7 @@ def main() -> None:
         speaks = hora.rank() == 0
         hora.shutdown()
         if speaks:
-            with open(job["results"], "a") as file:
-                file.write(json.dumps(result) + "\n")
+            keep(Path(job["results"]), result)
             end = result["curve"][-1]
             print(f"done {end['accuracy']:.4f} {end['loss']:.4f} {end['bytes']}", flush=True)
 

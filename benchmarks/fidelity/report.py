@@ -10,11 +10,11 @@ from typing import Any
 
 from chart import Axis, Legend, Panel, figure, style
 from intervals import Interval, interval
+from kept_runs import Run, rows
 from methods import method_named
 from problems import PROBLEMS
 from run_all import machine
 
-Run = dict[str, Any]
 POINTS = 0.5  # of accuracy, in percent
 SHARE = 1.0  # of the loss, in percent
 
@@ -151,14 +151,8 @@ def write(stem: Path, runs: list[Run], failures: dict[str, str]) -> str:
         lines += section(one)
     for method, why in failures.items():
         lines += ["", f"Failed: {method}: {why.splitlines()[-1]}"]
-    Path(f"{stem}.json").write_text(
-        "\n".join(['{"machine": ' + json.dumps(about) + ', "runs": [', _rows(runs), "]}"]) + "\n"
-    )
+    Path(f"{stem}.json").write_text(f'{{"machine": {json.dumps(about)}, "runs": {rows(runs)}}}\n')
     Path(f"{stem}.md").write_text("\n".join(lines) + "\n")
     if results:
         Path(f"{stem}.svg").write_text(picture(results))
     return "\n".join(lines)
-
-
-def _rows(runs: list[Run]) -> str:
-    return ",\n".join(json.dumps(run) for run in runs)

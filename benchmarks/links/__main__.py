@@ -37,12 +37,12 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "python"), str(HERE), str(HERE.parent)]
 
 import mnist  # noqa: E402
+from kept_runs import Run, add_flags, find, keep, kept  # noqa: E402
 from links import Links, bits_per_second  # noqa: E402
 from report import write  # noqa: E402
 from run_all import without_folders  # noqa: E402
 from trainers import TRAINERS  # noqa: E402
 
-Turn = dict[str, Any]
 PARAMETERS = 25_625_754
 
 
@@ -92,10 +92,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=int, default=3)
     add("--steps", type=int, default=LOSS_STEPS, help="to look for the loss in")
     add("--layers", action="store_true", help="exchange single layers, do not train")
-    add("--folder", type=Path, default=ROOT / "build" / "links", help="keeps turns and data")
-    add("--results", type=Path, default=HERE.parent / "results")
-    add("--limit", type=float, default=300, help="seconds for a turn, before it counts as failed")
-    add("--report", action="store_true", help="run nothing, write the pages again")
+    add_flags(parser, "links", limit=300)
     options = parser.parse_args()
     options.chosen = [SCENARIOS[number - 1] for number in options.only or (1, 2, 3)]
     return options
@@ -107,25 +104,20 @@ class Turns:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.path = options.folder / "turns.jsonl"
-        text = self.path.read_text() if self.path.exists() else ""
-        self.all: list[Turn] = [json.loads(line) for line in text.splitlines()]
+        self.all = kept(self.path)
 
-    def find(self, **terms: Any) -> Turn | None:
-        return next((t for t in self.all if terms.items() <= t.items()), None)
-
-    def take(self, links: Links | None, scenario: Scenario, flags: list[str], **terms: Any) -> Turn:
+    def take(self, links: Links | None, scenario: Scenario, flags: list[str], **terms: Any) -> Run:
         """Runs a turn unless it is there already. What goes wrong is kept as its `error`."""
-        if (known := self.find(**terms)) is not None:
+        if known := find(self.all, terms):
             return known
         turn = terms | self._run(links, scenario, [*flags, "--trainer", terms["trainer"]])
         said = turn.get("error") or f"{sorted(turn['times'])[len(turn['times']) // 2]:.1f} ms"
         print(" ".join(map(str, terms.values())) + f": {said}", file=sys.stderr)
         self.all.append(turn)
-        with self.path.open("a") as file:
-            file.write(json.dumps(turn) + "\n")
+        keep(self.path, turn)
         return turn
 
-    def _run(self, links: Links | None, scenario: Scenario, flags: list[str]) -> Turn:
+    def _run(self, links: Links | None, scenario: Scenario, flags: list[str]) -> Run:
         with tempfile.TemporaryDirectory() as folder:
             command = [shutil.which("horarun") or "horarun"]
             if links is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from chart import Axis, Legend, Panel, figure, style
+from kept_runs import Run, rows, stem
 from run_all import machine
 from trainers import ALONE
 
-Turn = dict[str, Any]
 EVERY = 10  #: steps between losses
 IN_A_ROW = 3
 WITHIN = 1.01
@@ -36,7 +35,7 @@ class Curve:
 class Times:
     """What a trainer's steps took on one link; medians of the rounds' medians, the least p10."""
 
-    def __init__(self, turns: list[Turn]) -> None:
+    def __init__(self, turns: list[Run]) -> None:
         self.median = statistics.median(statistics.median(turn["times"]) for turn in turns)
         self.p10 = min(_p10(turn["times"]) for turn in turns)
 
@@ -46,7 +45,7 @@ def _p10(times: list[float]) -> float:
 
 
 class Results:
-    def __init__(self, turns: list[Turn]) -> None:
+    def __init__(self, turns: list[Run]) -> None:
         good = [turn for turn in turns if "error" not in turn]
         self.errors = [turn for turn in turns if "error" in turn]
         self.curves = {t["trainer"]: Curve(t["losses"]) for t in good if t["what"] == "loss"}
@@ -59,7 +58,7 @@ class Results:
         self.target = dense.points[-1][1] * WITHIN if dense else 0.0
 
     def times(self, link: str) -> dict[str, Times]:
-        by_trainer: dict[str, list[Turn]] = {}
+        by_trainer: dict[str, list[Run]] = {}
         for turn in self._steps:
             if turn["link"] == link:
                 by_trainer.setdefault(turn["trainer"], []).append(turn)
@@ -96,7 +95,7 @@ def table(results: Results, link: str) -> list[str]:
 
 def layer_table(results: Results) -> list[str]:
     """A row for each size; beside the times, the next best over the adaptive one."""
-    cases: dict[tuple[int, str], list[Turn]] = {}
+    cases: dict[tuple[int, str], list[Run]] = {}
     for turn in results.layers:
         cases.setdefault((turn["count"], turn["trainer"]), []).append(turn)
     trainers = list(dict.fromkeys(trainer for _, trainer in cases))
@@ -197,7 +196,7 @@ def _training(results: Results, about: dict[str, Any]) -> list[str]:
     return lines
 
 
-def write(options: argparse.Namespace, turns: list[Turn]) -> str:
+def write(options: argparse.Namespace, turns: list[Run]) -> str:
     """The files of what was asked for; gives the page."""
     about = machine()
     wanted = ("layer",) if options.layers else ("loss", "step")
@@ -211,11 +210,9 @@ def write(options: argparse.Namespace, turns: list[Turn]) -> str:
     else:
         lines, draw = _training(results, about), training_picture
     name = "layers" if options.layers else "links"
-    stem = Path(options.results) / f"{datetime.date.today()}-{name}"
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    rows = ",\n".join(json.dumps(turn) for turn in turns)
-    Path(f"{stem}.json").write_text(f'{{"machine": {json.dumps(about)}, "turns": [\n{rows}\n]}}\n')
-    Path(f"{stem}.md").write_text("\n".join(lines) + "\n")
+    path = stem(options, name)
+    Path(f"{path}.json").write_text(f'{{"machine": {json.dumps(about)}, "turns": {rows(turns)}}}\n')
+    Path(f"{path}.md").write_text("\n".join(lines) + "\n")
     if results.curves or results.layers:
-        Path(f"{stem}.svg").write_text(draw(results))
+        Path(f"{path}.svg").write_text(draw(results))
     return "\n".join(lines)

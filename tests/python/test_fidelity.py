@@ -5,8 +5,6 @@ to the bit on one machine, but machines round differently, so bounds of accuracy
 breaks error feedback costs far more. Bytes are exact.
 """
 
-import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -17,21 +15,13 @@ import pytest
 from support import HORARUN, needs_horarun
 
 FIDELITY = pathlib.Path(__file__).parents[2] / "benchmarks" / "fidelity"
-sys.path.insert(0, str(FIDELITY))
+sys.path[:0] = [str(FIDELITY), str(FIDELITY.parent)]
 from intervals import Interval, interval  # noqa: E402
+from kept_runs import find, keep, kept  # noqa: E402
 
 PARAMETERS = 17_258
 STEPS = 160
 FORGETFUL = "noef+topk:ratio=1%"
-
-
-@functools.cache
-def command():
-    """benchmarks/fidelity as a module."""
-    spec = importlib.util.spec_from_file_location("fidelity_command", FIDELITY / "__main__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def fidelity(folder, *words):
@@ -70,19 +60,17 @@ def test_a_preset_with_memory_learns_what_float32_does_and_a_chain_without_does_
 
 
 def test_what_was_cut_off_is_run_again_and_what_has_ended_is_not(tmp_path):
-    whole = {
-        "problem": "digits",
-        "method": "onebit",
-        "seed": 1,
-        "ranks": 2,
-        "steps": 9,
-        "rate": 1.0,
-    }
-    text = json.dumps(whole)
-    other = json.dumps(whole | {"seed": 2})
-    (tmp_path / "runs.jsonl").write_text(f"{text}\n{other[:-9]}")
-    assert list(command().kept(tmp_path / "runs.jsonl").values()) == [whole]
-    assert command().kept(tmp_path / "none") == {}
+    path = tmp_path / "runs.jsonl"
+    whole, other = ({"method": "onebit", "chain": "onebit", "seed": seed} for seed in (1, 2))
+    assert kept(path) == []
+    keep(path, whole | {"loss": 1.0})
+    with path.open("a") as file:
+        file.write(json.dumps(other)[:-9])
+    assert find(kept(path), whole) == whole | {"loss": 1.0}
+    assert find(kept(path), other) is None
+    keep(path, other)
+    assert kept(path) == [whole | {"loss": 1.0}, other]
+    assert find(kept(path), whole | {"chain": "onebit:bucket=64"}) is None
 
 
 def test_an_interval_is_students():
