@@ -3,7 +3,8 @@
     python benchmarks/fidelity --quick                      # digits, 2 seeds: a minute
     python benchmarks/fidelity                              # MNIST, 10 seeds: half an hour
     python benchmarks/fidelity --problems transformer --seeds 1 --text kjv.txt
-    python benchmarks/fidelity --problems mlp --only float32 bf16 "ef+topk:ratio=0.1%"
+    python benchmarks/fidelity --problems mlp --only "ef+topk:ratio=0.1%" "onebit after 10%"
+    python benchmarks/fidelity --first 101 --seeds 2 --only "strom:tau=0.1"    # to tune
 
 Each method trains each problem once for each seed, on 4 ranks of this machine. Runs of one seed
 have the same first weights, batches and examples held out, so methods are compared by their
@@ -55,6 +56,7 @@ def parse() -> argparse.Namespace:
     add("--problems", nargs="+", choices=[*PROBLEMS], metavar="NAME", help="convnet and mlp")
     add("--only", nargs="+", metavar="METHOD", help="these; float32 and bf16 are always run")
     add("--seeds", type=int, default=10)
+    add("--first", type=int, default=1, help="seed; tune with others than you report")
     add("--steps", type=int, help="other than the problem's own")
     add("-np", type=int, default=4, help="ranks")
     add("--quick", action="store_true", help="digits and 2 seeds, where nothing else is said")
@@ -74,7 +76,7 @@ def wanted(options: argparse.Namespace) -> list[Run]:
     return [
         _run(problem, method, seed, options)
         for problem in options.problems
-        for seed in range(1, options.seeds + 1)
+        for seed in range(options.first, options.first + options.seeds)
         for method in options.methods
     ]
 
@@ -86,6 +88,7 @@ def _run(problem: str, name: str, seed: int, options: argparse.Namespace) -> Run
         "problem": problem,
         "method": name,
         "chain": chain_of(method, steps),
+        "start": round(method.start * steps),
         "seed": seed,
         "ranks": options.np,
         "steps": steps,

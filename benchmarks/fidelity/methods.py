@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -15,6 +16,7 @@ class Method(NamedTuple):
     rate: float = 1.0
     memory: bool = False
     warm_up: float = 0.0  #: share of the steps in which topk's ratio falls
+    start: float = 0.0  #: share of the steps before the chain begins; they send float32
 
 
 METHODS = {
@@ -40,17 +42,21 @@ METHODS = {
 
 
 def method_named(name: str) -> Method:
-    """One of the table, also with keys of its own (`dgc:ratio=1%`), or any other chain, with the
-    problem's own optimizer."""
-    preset = METHODS.get(name.split(":")[0])
+    """One of the table, also with keys and rules of its own (`dgc:ratio=1%`), or any other chain,
+    with the problem's own optimizer. `... after 10%`: the chain begins after so many steps."""
+    setting, _, share = name.partition(" after ")
+    preset = METHODS.get(re.split("[:;]", setting)[0])
     if preset is None:
-        return Method(name, memory=name.startswith("ef"))
-    return preset if name in METHODS else preset._replace(chain=name)
+        method = Method(setting, memory=setting.startswith("ef"))
+    else:
+        method = preset if setting in METHODS else preset._replace(chain=setting)
+    return method._replace(start=float(share.rstrip("%")) / 100) if share else method
 
 
 def chain_of(method: Method, steps: int) -> str:
     """Its chain in a run of so many steps."""
-    if method.warm_up == 0:
+    if method.warm_up == 0 or "warmup=" in method.chain:
         return method.chain
-    joint = "," if ":" in method.chain else ":"
-    return f"{method.chain}{joint}warmup={round(method.warm_up * steps)}"
+    chain, *sections = method.chain.split(";")
+    joint = "," if ":" in chain else ":"
+    return ";".join([f"{chain}{joint}warmup={round(method.warm_up * steps)}", *sections])

@@ -24,26 +24,42 @@ from problems import PROBLEMS, Problem, Task  # noqa: E402
 import hora.torch as hora  # noqa: E402
 
 
-def optimizer_of(task: Task, problem: Problem, method: Method, chain: str, rate: float) -> Any:
-    parameters = task.net.parameters()
+def optimizer_of(task: Task, problem: Problem, method: Method, run: dict[str, Any]) -> Any:
+    """What steps on reduced gradients; Signum reduces by itself."""
+    parameters, rate = task.net.parameters(), run["rate"]
     if method.optimizer == "signum":
-        return hora.optim.Signum(parameters, lr=rate, compression=chain)
+        return hora.optim.Signum(parameters, lr=rate, compression=run["chain"])
     if method.optimizer == "own" and problem.adam:
-        plain: torch.optim.Optimizer = torch.optim.AdamW(parameters, lr=rate)
-    else:
-        momentum = 0.9 if method.optimizer == "own" else 0.0
-        plain = torch.optim.SGD(parameters, lr=rate, momentum=momentum)
-    return hora.DistributedOptimizer(plain, task.net.named_parameters(), chain)
+        return torch.optim.AdamW(parameters, lr=rate)
+    return torch.optim.SGD(parameters, lr=rate, momentum=0.9 if method.optimizer == "own" else 0.0)
 
 
-def schedule(optimizer: Any, steps: int) -> Any:
-    """Up for a twentieth of the steps, then down to 0 in a straight line."""
+def share(step: int, steps: int) -> float:
+    """Of the learning rate: up for a twentieth of the steps, then down to 0 in a straight line."""
     up = max(1, steps // 20)
+    return min((step + 1) / up, (steps - step) / (steps - up))
 
-    def share(step: int) -> float:
-        return min((step + 1) / up, (steps - step) / (steps - up))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+class Learner:
+    """Takes the steps of a run; from step `start` on with its chain, before as float32."""
+
+    def __init__(self, run: dict[str, Any], task: Task) -> None:
+        self.run, self.task = run, task
+        self.plain = optimizer_of(task, PROBLEMS[run["problem"]], method_named(run["method"]), run)
+        self.optimizer = self.plain
+
+    def step(self, number: int) -> None:
+        if number in (0, self.run["start"]) and not isinstance(self.plain, hora.optim.Signum):
+            chain = self.run["chain"] if number == self.run["start"] else "none"
+            # The second one takes over from the first, with the optimizer's momentum.
+            named = self.task.net.named_parameters()
+            self.optimizer = hora.DistributedOptimizer(self.plain, named, chain)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.run["rate"] * share(number, self.run["steps"])
+        inputs, answers = (part[hora.rank() :: hora.size()] for part in self.task.batch(number))
+        self.optimizer.zero_grad()
+        self.task.loss(inputs, answers).backward()
+        self.optimizer.step()
 
 
 def point(task: Task, step: int, sent: int) -> dict[str, float]:
@@ -57,23 +73,17 @@ def point(task: Task, step: int, sent: int) -> dict[str, float]:
 
 def train(run: dict[str, Any], folder: Path) -> dict[str, Any]:
     """One run. Bytes are what this rank sent for gradients, as the engine counts them."""
-    problem, method = PROBLEMS[run["problem"]], method_named(run["method"])
-    steps = run["steps"]
+    problem, steps = PROBLEMS[run["problem"]], run["steps"]
     torch.manual_seed(run["seed"])
     task = problem.make(run["seed"], problem._replace(steps=steps), folder)
-    optimizer = optimizer_of(task, problem, method, run["chain"], run["rate"])
     hora.broadcast_parameters(task.net.state_dict(), root_rank=0)
-    rates = schedule(optimizer, steps)
+    learner = Learner(run, task)
     sent, seconds, curve = 0, 0.0, [point(task, 0, 0)]
     for first in range(0, steps, problem.every):
         last = min(first + problem.every, steps)
         before, began = hora.metrics()["wire_bytes"], time.perf_counter()
         for step in range(first, last):
-            inputs, answers = (part[hora.rank() :: hora.size()] for part in task.batch(step))
-            optimizer.zero_grad()
-            task.loss(inputs, answers).backward()
-            optimizer.step()
-            rates.step()
+            learner.step(step)
         seconds += time.perf_counter() - began
         sent += hora.metrics()["wire_bytes"] - before
         curve.append(point(task, last, sent))
