@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from trainers import HORA, trainer_named
+from trainers import chain_named, trainer_named
 
 BATCH = 8  #: images of a rank in a step
 TRAINING = 4000
@@ -87,7 +87,7 @@ def exchange(options: argparse.Namespace, rank: int) -> dict[str, Any]:
     from hora.testing import gradient
 
     hora.init()
-    chain = HORA.get(options.trainer) or options.trainer.removeprefix("hora ")
+    chain = chain_named(options.trainer)
     rows = options.layer // COLUMNS
     values = torch.from_numpy(gradient(rows * COLUMNS, rank + 1)).reshape(rows, COLUMNS)
     times, sent = [], 0

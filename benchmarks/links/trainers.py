@@ -41,13 +41,18 @@ class Trainer(NamedTuple):
     end: Callable[[], None]
 
 
+def chain_named(name: str) -> str:
+    """The chain of one of Hora's trainers."""
+    return HORA.get(name) or name.removeprefix("hora ")
+
+
 def trainer_named(name: str, net: nn.Module, rate: float) -> Trainer:
     """Errors: KeyError for a name that is not in TRAINERS and is no `hora CHAIN`."""
     if name == ALONE:
         return Trainer(net, _sgd(net, rate), lambda: 0, lambda: None)
     if name in DDP:
         return _ddp(name.removeprefix("ddp").strip(), net, rate)
-    return _hora(HORA.get(name) or name.removeprefix("hora "), net, rate)
+    return _hora(chain_named(name), net, rate)
 
 
 def _sgd(net: nn.Module, rate: float, momentum: float = MOMENTUM) -> torch.optim.Optimizer:
