@@ -31,7 +31,9 @@ class Curve:
     def at(self, step: int) -> float:
         return next((loss for number, loss in self.points if number >= step), self.points[-1][1])
 
-    def steps_to(self, target: float) -> int | None:
+    def steps_to(self, target: float | None) -> int | None:
+        if target is None:
+            return None
         return next((step for step, loss in self.points if loss <= target), None)
 
 
@@ -41,6 +43,7 @@ class Times:
     def __init__(self, turns: list[Run]) -> None:
         self.median = statistics.median(statistics.median(turn["times"]) for turn in turns)
         self.p10 = min(_p10(turn["times"]) for turn in turns)
+        self.load = statistics.mean(turn["load"] for turn in turns)
 
 
 def _p10(times: list[float]) -> float:
@@ -59,7 +62,7 @@ class Results:
         self._models = [turn for turn in good if turn["what"] == "model"]
         self.layers = [turn for turn in good if turn["what"] == "layer"]
         dense = self.curves.get("hora")
-        self.target = dense.at(TARGET_STEP) * WITHIN if dense else 0.0
+        self.target = dense.at(TARGET_STEP) * WITHIN if dense else None
 
     def times(self, link: str) -> dict[str, Times]:
         by_trainer: dict[str, list[Run]] = {}
@@ -91,8 +94,8 @@ def table(results: Results, link: str) -> list[str]:
     rivals = [s for t, s in reached.items() if s and t.startswith("ddp")]
     lines = [
         "| trainer | MB sent a step | step, ms (p10) | share in compute | steps to the loss | "
-        "seconds to the loss | fastest DDP over it |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "seconds to the loss | fastest DDP over it | load |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for trainer, each in times.items():
         curve, seconds = results.curves.get(trainer), reached[trainer]
@@ -100,9 +103,10 @@ def table(results: Results, link: str) -> list[str]:
         steps = curve.steps_to(results.target) if curve else None
         cells = [trainer, f"{sent / 1e6:.2f}" if sent else ""]
         cells += [f"{each.median:.0f} ({each.p10:.0f})", f"{alone / each.median:.2f}"]
-        cells += [str(steps) if steps else "not reached" if curve else ""]
+        cells += [str(steps) if steps else "not reached" if curve and results.target else ""]
         cells += [f"{seconds:.1f}" if seconds else ""]
         cells += [f"{min(rivals) / seconds:.1f}" if seconds and rivals else ""]
+        cells += [f"{each.load:.1f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -181,7 +185,8 @@ def _panel(
     panel = Panel(place, (420, 260), f"{title}: loss on what is held out", x, y)
     for trainer, line in lines.items():
         panel.curve(line, *style(list(results.curves).index(trainer)))
-    panel.line(panel.at(x.low, results.target), panel.at(x.high, results.target), "#777777")
+    if target := results.target:
+        panel.line(panel.at(x.low, target), panel.at(x.high, target), "#777777")
     return panel
 
 

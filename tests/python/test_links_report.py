@@ -52,8 +52,11 @@ def test_seconds_to_the_loss_are_steps_to_what_float32_reaches_by_its_hundredth(
     assert results.curves["hora"].steps_to(results.target) == 100
     assert results.curves["hora onebit"].steps_to(results.target) == 110
     rows = {line.split(" | ")[0]: line for line in report.table(results, "4 hosts of 1, 1gbit")}
-    assert rows["| hora onebit"] == "| hora onebit | 4.00 | 150 (140) | 0.67 | 110 | 16.5 | 3.0 |"
-    assert rows["| hora drop"].endswith("| not reached |  |  |")
+    assert (
+        rows["| hora onebit"]
+        == "| hora onebit | 4.00 | 150 (140) | 0.67 | 110 | 16.5 | 3.0 | 1.0 |"
+    )
+    assert rows["| hora drop"].endswith("| not reached |  |  | 1.0 |")
 
 
 def test_a_modelled_step_is_the_one_without_communication_and_the_models_exchange(report):
@@ -62,3 +65,11 @@ def test_a_modelled_step_is_the_one_without_communication_and_the_models_exchang
     assert "| hora onebit | 120 | 13.2 |" in report.modelled_table(results)
     assert "25gbit, modelled: loss" in report.training_picture(results)
     assert report.modelled_table(report.Results(turns()[:-1])) == []
+
+
+def test_nobody_misses_a_loss_that_float32_did_not_learn(report):
+    known = [turn for turn in turns() if (turn["what"], turn["trainer"]) != ("loss", "hora")]
+    results = report.Results(known)
+    assert results.target is None
+    assert "not reached" not in "".join(report.table(results, "4 hosts of 1, 1gbit"))
+    assert "<polyline" in report.training_picture(results)
