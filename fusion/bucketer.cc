@@ -79,7 +79,7 @@ void Bucketer::take(size_t lead, Bucket& bucket) {
   Queued& first = queue_[lead];
   bucket.lane = lane_for(first);
   const Queued chosen = first;
-  bucket.set = chosen.work.set, bucket.express = chosen.express;
+  bucket.set = chosen.work.set;
   bucket.pieces.clear();
   const uint64_t piece = piece_of(chosen.work);
   if (chosen.work.count - chosen.first > piece) {

@@ -16,8 +16,8 @@ namespace hora {
 struct BucketOptions {
   uint64_t bucket_bytes = 8 << 20;    ///< fused up to this, split above
   uint64_t express_bytes = 64 << 10;  ///< up to this work takes lane 0, never behind bulk
-  uint64_t window_bytes =
-      16 << 20;       ///< issued and unfinished, for the express lane and for the rest
+  /// Issued and unfinished: so much on the express lane, and so much on the others together.
+  uint64_t window_bytes = 16 << 20;
   uint8_t lanes = 3;  ///< 1: everything takes lane 0; buckets alternate between the rest
 };
 
@@ -45,8 +45,7 @@ struct BucketPiece {
 
 struct Bucket {
   SetId set = 0;
-  uint8_t lane = 0;
-  bool express = false;
+  uint8_t lane = 0;  ///< 0: the express lane
   uint64_t bytes = 0;
   std::vector<BucketPiece> pieces;
 };

@@ -218,8 +218,9 @@ void Sequencer::run(const Bucket& bucket) {
       plan.slices.push_back({piece.id, piece.first, piece.count, 0, piece.last});
   }
   if (sets_.at(bucket.set).mine) {
-    outstanding_.push_back({next_seq_, bucket.express, bucket.bytes});
-    bytes_under_way_[bucket.express] += bucket.bytes;
+    const bool express = bucket.lane == 0;
+    outstanding_.push_back({next_seq_, express, bucket.bytes});
+    bytes_under_way_[express] += bucket.bytes;
   }
   append();
   if (stable) {

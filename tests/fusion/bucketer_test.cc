@@ -157,7 +157,7 @@ TEST(Bucketer, RandomWorkIsIssuedWholeInOrderAndWithinTheLimits) {
         EXPECT_EQ(piece.last, done[piece.id] == work.count);
         const uint8_t lane = lanes.try_emplace(piece.id, bucket.lane).first->second;
         EXPECT_TRUE(!work.stateful || lane == bucket.lane);
-        EXPECT_EQ(bucket.lane == 0, bucket.express);
+        EXPECT_EQ(bucket.lane == 0, work.bytes() == 0);  // small(): nothing larger is express
         bytes += piece.count * work.bytes_each;
       }
       EXPECT_EQ(bytes, bucket.bytes);
