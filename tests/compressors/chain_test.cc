@@ -7,6 +7,10 @@
 namespace hora {
 namespace {
 
+std::string message(const char* text) {
+  return ChainConfig::parse(text).status().message();
+}
+
 TEST(Chain, CanonicalIsAFixedPoint) {
   auto texts = all_chains();
   for (const char* more :
@@ -51,7 +55,6 @@ TEST(Chain, AutoIsNoChainYet) {
 }
 
 TEST(Chain, MistakesOfAutoArePointedAt) {
-  const auto message = [](const char* text) { return ChainConfig::parse(text).status().message(); };
   EXPECT_EQ(message("uato"),
             "compression, character 1: no stage or preset 'uato'; did you mean 'auto'?");
   EXPECT_EQ(message("auto:eror=0.1"),
@@ -82,7 +85,6 @@ TEST(Chain, TheWayDownIsAChainOfItsOwn) {
 }
 
 TEST(Chain, MistakesArePointedAt) {
-  const auto message = [](const char* text) { return ChainConfig::parse(text).status().message(); };
   EXPECT_EQ(message("ef+topq:ratio=1%"),
             "compression, character 4: no stage or preset 'topq'; did you mean 'topk'?");
   EXPECT_EQ(message("topk:ratoi=1%"),
@@ -257,18 +259,18 @@ TEST(Rules, ChainsOfRulesTravelOnTheLinksOfTheSetting) {
 }
 
 TEST(Rules, MistakesArePointedAt) {
-  const auto message = [](const char* text) { return parse_rules(text).status().message(); };
-  EXPECT_EQ(message("bf16;rule=dim<=1"),
+  const auto rules_message = [](const char* text) { return parse_rules(text).status().message(); };
+  EXPECT_EQ(rules_message("bf16;rule=dim<=1"),
             "compression, character 11: a rule needs '->' and a chain: rule=dim<=1->none");
-  EXPECT_EQ(message("bf16;rule=dims<=1->none"),
+  EXPECT_EQ(rules_message("bf16;rule=dims<=1->none"),
             "compression, character 11: no condition 'dims'; did you mean 'dim'?");
-  EXPECT_EQ(message("bf16;rule=dim<=x->none"),
+  EXPECT_EQ(rules_message("bf16;rule=dim<=x->none"),
             "compression, character 16: 'x' is not a whole number");
-  EXPECT_EQ(message("bf16;rule=dim->none"),
+  EXPECT_EQ(rules_message("bf16;rule=dim->none"),
             "compression, character 14: 'dim' needs <, <=, >, >= or = and a number");
-  EXPECT_EQ(message("bf16;rule=dim<=1->nine"),
+  EXPECT_EQ(rules_message("bf16;rule=dim<=1->nine"),
             "compression, character 19: no stage or preset 'nine'; did you mean 'none'?");
-  EXPECT_EQ(message("rule=dim<=1->none"),
+  EXPECT_EQ(rules_message("rule=dim<=1->none"),
             "compression, character 1: the chain is missing; write 'none' for no compression");
 }
 
