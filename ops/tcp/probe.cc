@@ -11,8 +11,6 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "ops/tcp/address.h"
-
 namespace hora::tcp {
 namespace {
 
@@ -76,9 +74,6 @@ LinkSample probe(Socket socket, const std::function<int64_t()>& now, int64_t com
                  int64_t burst_ns) {
   LinkSample sample;
   sample.delay = round_trip_of(socket) / 2;
-  // What probes for bandwidth, such as bbr, paces to its estimate, which grows slowly on long
-  // links: what arrives would tell of that.
-  (void)control_congestion(socket.get(), "reno");
   if (!meet(socket, now, come_by)) return sample;
   const int64_t deadline = now() + burst_ns;
   Pace pace;
