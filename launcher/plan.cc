@@ -17,14 +17,6 @@
 #include "runtime/quantity.h"
 
 namespace hora {
-namespace {
-
-std::string time_of(double seconds) {
-  if (seconds < 1e-3) return fmt::format("{:.1f} us", seconds * 1e6);
-  return seconds < 1 ? fmt::format("{:.1f} ms", seconds * 1e3) : fmt::format("{:.2f} s", seconds);
-}
-
-}  // namespace
 
 Result<LinkCost> link_of(const std::string& text) {
   const auto link = parse_link(text);
@@ -47,10 +39,11 @@ std::string plan_page(const Topology& topology, size_t most) {
   for (size_t bytes = 4; bytes <= most; bytes *= 16) {
     const Prediction best = choose(topology, bytes);
     const Route first = topology.hosts == 1 ? Route::kInside : Route::kFlat;
-    page += fmt::format("{:>10}  {:>10}  {:>12}  {:<12}  {}\n", bytes,
-                        time_of(predict(topology, first, bytes).seconds),
-                        both ? time_of(predict(topology, Route::kHierarchical, bytes).seconds) : "",
-                        name_of(best.route), reason(topology, bytes));
+    page +=
+        fmt::format("{:>10}  {:>10}  {:>12}  {:<12}  {}\n", bytes,
+                    time_text(predict(topology, first, bytes).seconds),
+                    both ? time_text(predict(topology, Route::kHierarchical, bytes).seconds) : "",
+                    name_of(best.route), reason(topology, bytes));
   }
   return page;
 }
@@ -122,8 +115,8 @@ int plan_measured(const PlanOptions& options, Topology topology, size_t most) {
       return 1;
     }
     topology.across = *page.slowest;
-    fmt::print("the slowest link: {:.3g} Gbit/s, {} one way\n", topology.across.bandwidth * 8e-9,
-               time_of(topology.across.latency));
+    fmt::print("the slowest link: {}, {} one way\n", rate_text(topology.across.bandwidth),
+               time_text(topology.across.latency));
     return print_plan(options, topology, most);
   });
 }

@@ -56,16 +56,6 @@ size_t choose_among(const std::vector<double>& times, double error, size_t held)
   return i;
 }
 
-std::string time_text(double seconds) {
-  if (seconds < 1e-3) return fmt::format("{:.0f} us", seconds * 1e6);
-  return seconds < 1 ? fmt::format("{:.3g} ms", seconds * 1e3) : fmt::format("{:.3g} s", seconds);
-}
-
-std::string rate_text(double bits) {
-  return bits >= 1e9 ? fmt::format("{:.3g} Gbit/s", bits / 1e9)
-                     : fmt::format("{:.3g} Mbit/s", bits / 1e6);
-}
-
 std::string count_text(size_t count) {
   if (count >= 1 << 20) return fmt::format("{}M", count >> 20);
   return count >= 1 << 10 ? fmt::format("{}k", count >> 10) : fmt::format("{}", count);
@@ -186,17 +176,17 @@ const std::array<AutoChain::Times, AutoChain::kClasses>& AutoChain::ladder(DType
   return bytes_of(dtype) == 4 ? wide_ : narrow_;
 }
 
-size_t AutoChain::chosen(size_t count, DType dtype, double error) const {
+size_t AutoChain::chosen(size_t count, DType dtype, double error, const Times& times) const {
   const uint64_t carried = job_.carry_bytes / std::max<size_t>(job_.topology.ranks(), 1);
   if (count * bytes_of(dtype) <= carried) return 0;
   size_t held = 0;
   for (size_t k = 0; k < kClasses && size_t{1} << k < count; ++k)
     held = choose_among(ladder(dtype)[k], error, held);
-  return choose_among(times(count, dtype), error, held);
+  return choose_among(times, error, held);
 }
 
 const ChainConfig& AutoChain::chain_for(size_t count, DType dtype, double error) const {
-  return chains_[chosen(count, dtype, error)];
+  return chains_[chosen(count, dtype, error, times(count, dtype))];
 }
 
 std::string AutoChain::table(double error) const {
@@ -204,7 +194,7 @@ std::string AutoChain::table(double error) const {
   std::string text = fmt::format("auto:error={:g}, float32 over {} ranks, {} on each of {} hosts",
                                  error, at.ranks(), at.ranks_per_host, at.hosts);
   if (at.hosts > 1)
-    text += fmt::format(", {}, {} one way", rate_text(at.across.bandwidth * 8),
+    text += fmt::format(", {}, {} one way", rate_text(at.across.bandwidth),
                         time_text(at.across.latency));
   text += fmt::format("\n{:>10}", "elements");
   for (const AutomaticChain& one : automatic_chains())
@@ -212,10 +202,11 @@ std::string AutoChain::table(double error) const {
   text += "  choice\n";
   for (size_t count = 1 << 10; count <= size_t{1} << 26; count *= 4) {
     text += fmt::format("{:>10}", count_text(count));
+    const Times list = times(count, DType::kFloat32);
     for (size_t i = 0; i < chains_.size(); ++i)
-      if (automatic_chains()[i].error <= error)
-        text += fmt::format(" {:>9}", time_text(seconds(i, count, DType::kFloat32)));
-    text += fmt::format("  {}\n", automatic_chains()[chosen(count, DType::kFloat32, error)].name);
+      if (automatic_chains()[i].error <= error) text += fmt::format(" {:>9}", time_text(list[i]));
+    const size_t choice = chosen(count, DType::kFloat32, error, list);
+    text += fmt::format("  {}\n", automatic_chains()[choice].name);
   }
   return text;
 }

@@ -70,7 +70,7 @@ class AutoChain {
   static constexpr size_t kClasses = 27;  ///< tensors of 2^k elements and more
   using Times = std::vector<double>;
   Times times(size_t count, DType dtype) const;
-  size_t chosen(size_t count, DType dtype, double error) const;
+  size_t chosen(size_t count, DType dtype, double error, const Times& times) const;
   const std::array<Times, kClasses>& ladder(DType dtype) const;
 
   const AutoJob job_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -121,12 +122,24 @@ Prediction hierarchical(const Topology& topology, Collective collective, double 
   return best;
 }
 
-std::string time_text(double seconds) {
-  if (seconds < 1e-3) return fmt::format("{:.3g} us", seconds * 1e6);
-  return seconds < 1 ? fmt::format("{:.3g} ms", seconds * 1e3) : fmt::format("{:.3g} s", seconds);
+}  // namespace
+
+size_t hosts_in(std::span<const int> hosts) {
+  return std::set<int>(hosts.begin(), hosts.end()).size();
 }
 
-}  // namespace
+// What three digits round up to the next unit is said in that one.
+std::string time_text(double seconds) {
+  if (seconds < 0.9995e-3) return fmt::format("{:.3g} us", seconds * 1e6);
+  return seconds < 0.9995 ? fmt::format("{:.3g} ms", seconds * 1e3)
+                          : fmt::format("{:.3g} s", seconds);
+}
+
+std::string rate_text(double bandwidth) {
+  const double bits = bandwidth * 8;
+  return bits >= 0.9995e9 ? fmt::format("{:.3g} Gbit/s", bits / 1e9)
+                          : fmt::format("{:.3g} Mbit/s", bits / 1e6);
+}
 
 const char* name_of(Route route) {
   switch (route) {

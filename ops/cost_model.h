@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <string>
 
 namespace hora {
@@ -59,5 +60,14 @@ Prediction choose(const Topology& topology, size_t bytes,
 
 /// One sentence: why choose() for an allreduce took this route and not the next best.
 std::string reason(const Topology& topology, size_t bytes);
+
+/// How many hosts ranks lie on; `hosts` has the number of each rank's.
+size_t hosts_in(std::span<const int> hosts);
+
+/// For people, to three digits: "12.5 us", "600 ms", "2 s".
+std::string time_text(double seconds);
+
+/// The same for bytes per second, said in bits: "1 Gbit/s", "100 Mbit/s".
+std::string rate_text(double bandwidth);
 
 }  // namespace hora

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -18,10 +17,6 @@ CompressionRules parsed(std::string_view setting) {
   auto rules = CompressionRules::parse(setting);
   HORA_CHECK(rules.ok(), rules.status().message());
   return std::move(rules).value();
-}
-
-size_t hosts_in(std::span<const int> hosts) {
-  return std::set<int>(hosts.begin(), hosts.end()).size();
 }
 
 /// Everything that the choice depends on.

@@ -100,11 +100,7 @@ std::optional<LinkCost> parse_cost(std::string_view text) {
 }
 
 std::string describe(const LinkCost& link) {
-  const double bits = link.bandwidth * 8;
-  return fmt::format("{}, {:.3g} ms one way",
-                     bits >= 1e9 ? fmt::format("{:.3g} Gbit/s", bits / 1e9)
-                                 : fmt::format("{:.3g} Mbit/s", bits / 1e6),
-                     link.latency * 1e3);
+  return fmt::format("{}, {} one way", rate_text(link.bandwidth), time_text(link.latency));
 }
 
 }  // namespace hora

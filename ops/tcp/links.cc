@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -59,14 +58,11 @@ bool unanswered(int socket, std::chrono::nanoseconds limit) {
          info.tcpi_unacked > 0 && std::chrono::milliseconds(info.tcpi_last_ack_recv) >= limit;
 }
 
-size_t hosts_of(const Options& options) {
-  return std::set<int>(options.hosts.begin(), options.hosts.end()).size();
-}
-
 /// To each rank of another host. Several streams fill a link of two hosts, and many soon overflow
 /// its queues. So many hosts share them where a link is short; on a long one each begins slowly,
 /// and all are needed.
-size_t streams_of(const Options& options, size_t hosts) {
+size_t streams_of(const Options& options) {
+  const size_t hosts = hosts_in(options.hosts);
   const auto streams = static_cast<size_t>(options.streams);
   if (hosts < 2 || options.link.latency > kNearMicroseconds * 1e-6) return streams;
   return std::max<size_t>(1, streams / (hosts - 1));
@@ -120,8 +116,8 @@ void Watch::look() {
 Links::Links(Dial dial, const Options& options, int lane, std::shared_ptr<Watch> watch)
     : dial_(std::move(dial)),
       options_(options),
-      streams_(streams_of(options, hosts_of(options))),
-      siblings_(std::max<size_t>(static_cast<size_t>(options.streams), hosts_of(options))),
+      streams_(streams_of(options)),
+      siblings_(std::max<size_t>(static_cast<size_t>(options.streams), hosts_in(options.hosts))),
       lane_(lane),
       watch_(std::move(watch)) {
   flow_.self = options.self;
