@@ -1,7 +1,7 @@
 """Does training learn the same with compression? Real data, several seeds, every preset.
 
     python benchmarks/fidelity --quick                      # digits, 2 seeds: a minute
-    python benchmarks/fidelity                              # MNIST, 10 seeds: half an hour
+    python benchmarks/fidelity                              # MNIST, 10 seeds: an hour and a half
     python benchmarks/fidelity --problems transformer --seeds 1 --text kjv.txt
     python benchmarks/fidelity --problems mlp --only "ef+topk:ratio=0.1%" "onebit after 10%"
     python benchmarks/fidelity --first 101 --seeds 2 --only "strom:tau=0.1"    # to tune
@@ -38,7 +38,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from kept_runs import Run, add_flags, find, kept, stem  # noqa: E402
-from methods import METHODS, chain_of, method_named  # noqa: E402
+from methods import METHODS, TUNED, chain_of, method_named  # noqa: E402
 from problems import PROBLEMS  # noqa: E402
 from report import write  # noqa: E402
 
@@ -50,7 +50,8 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="problems:\n"
         + "\n".join(f"  {name:16}{problem.what}" for name, problem in PROBLEMS.items())
-        + f"\n\nmethods: {' '.join(METHODS)}, or any chain",
+        + f"\n\nmethods: {' '.join(METHODS)}, or any chain; tuned: "
+        + ", ".join(TUNED),
     )
     add = parser.add_argument
     add("--problems", nargs="+", choices=[*PROBLEMS], metavar="NAME", help="convnet and mlp")
@@ -67,7 +68,7 @@ def parse() -> argparse.Namespace:
         options.problems = options.problems or ["digits"]
         options.seeds = min(options.seeds, 2)
     options.problems = options.problems or ["convnet", "mlp"]
-    options.methods = [*dict.fromkeys(["float32", "bf16", *(options.only or METHODS)])]
+    options.methods = [*dict.fromkeys(["float32", "bf16", *(options.only or (*METHODS, *TUNED))])]
     return options
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from chart import Axis, Legend, Panel, figure, style
 from intervals import Interval, interval
 from kept_runs import Run, rows
-from methods import method_named
+from methods import TUNED, method_named
 from problems import PROBLEMS
 from run_all import machine
 
@@ -101,6 +101,7 @@ def section(results: Results) -> list[str]:
     runs = [run for by_seed in results.methods.values() for run in by_seed.values()]
     seeds = sorted({len(by_seed) for by_seed in results.methods.values()})
     some = runs[0]
+    tuned = [method for method in results.methods if method in TUNED]
     bound = f"{POINTS} points" if results.measure == "accuracy" else f"{SHARE:g} % of the loss"
     return [
         "",
@@ -111,6 +112,8 @@ def section(results: Results) -> list[str]:
         f"{' or '.join(map(str, seeds))} seeds. Bound: {bound}.",
         "",
         *table(results),
+        *(["", "Tuned:", ""] if tuned else []),
+        *(f"- `{method}`: {TUNED[method]}." for method in tuned),
     ]
 
 
