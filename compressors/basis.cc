@@ -51,9 +51,9 @@ class Basis final : public Codec {
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
     if (piece.count == 0) return;
-    const Source source = source_of(turn, piece, state, memory_);
+    Source source = source_of(turn, piece, state, memory_);
     auto* out = reinterpret_cast<float*>(payload);
-    if (poisoned(source, piece.count)) {
+    if (!settle(source, piece.count)) {
       std::fill_n(out, payload_bytes(piece.count) / 4, float_of(kPoison));
       return;
     }
@@ -65,10 +65,7 @@ class Basis final : public Codec {
     const size_t slices = piece.count / slice_;
     const float* basis = basis_of(turn, state, slices);
     float* own = state.find("own");
-    for (size_t s = 0; s < slices; ++s) {
-      for (size_t k = 0; k < rank_; ++k)
-        own[s * rank_ + k] = dot(p + s * slice_, basis + k * slice_, slice_);
-    }
+    project(p, slices, basis, own);
     std::copy_n(own, slices * rank_, out);
     std::copy_n(p + slices * slice_, piece.count % slice_, out + slices * rank_);
   }
@@ -89,7 +86,7 @@ class Basis final : public Codec {
     float* residual = slab_at(state, "residual", piece);
     if (refreshes_) {
       add_scaled(scale, sum, piece.count, result);
-      settle(turn, residual, sum, piece.count);
+      take_off(turn, residual, sum, piece.count);
       learn(turn, state, {sum, piece.count});
       return {};
     }
@@ -97,16 +94,11 @@ class Basis final : public Codec {
     const float* basis = basis_of(turn, state, slices);
     const float* taken = memory_.global ? sum : state.find("own");
     const float share = memory_.global ? turn.mean : 1.0f;
-    for (size_t s = 0; s < slices; ++s) {
-      for (size_t k = 0; k < rank_; ++k) {
-        const float* direction = basis + k * slice_;
-        add_scaled(scale * sum[s * rank_ + k], direction, slice_, result + s * slice_);
-        if (residual)
-          add_scaled(-share * taken[s * rank_ + k], direction, slice_, residual + s * slice_);
-      }
-    }
+    add_combinations(scale, sum, slices, basis, result);
+    if (residual) add_combinations(-share, taken, slices, basis, residual);
     add_scaled(scale, sum + slices * rank_, piece.count - whole, result + whole);
-    settle(turn, residual ? residual + whole : nullptr, sum + slices * rank_, piece.count - whole);
+    take_off(turn, residual ? residual + whole : nullptr, sum + slices * rank_,
+             piece.count - whole);
     return {};
   }
 
@@ -116,8 +108,44 @@ class Basis final : public Codec {
   }
 
  private:
+  // So many slices meet so many directions while both are near.
+  static constexpr size_t kSlices = 8, kDirections = 8;
+
+  /// Calls visit(slice, first direction, directions) for all of both.
+  template <class Visit>
+  void for_each_meeting(size_t slices, Visit visit) const {
+    for (size_t first = 0; first < slices; first += kSlices) {
+      const size_t end = std::min(first + kSlices, slices);
+      for (size_t k = 0; k < rank_; k += kDirections) {
+        for (size_t s = first; s < end; ++s) visit(s, k, std::min(kDirections, rank_ - k));
+      }
+    }
+  }
+
+  /// The slices' coordinates.
+  void project(const float* p, size_t slices, const float* basis, float* coordinates) const {
+    const VectorKernels& vectors = host_vectors();
+    for_each_meeting(slices, [&](size_t s, size_t k, size_t directions) {
+      alignas(64) float sums[kDirections * kSide] = {};
+      vectors.add_products(p + s * slice_, basis + k * slice_, slice_, directions, slice_, sums);
+      for (size_t d = 0; d < directions; ++d)
+        coordinates[s * rank_ + k + d] = join(sums + d * kSide);
+    });
+  }
+
+  /// Adds `scale` times what the coordinates stand for.
+  void add_combinations(float scale, const float* coordinates, size_t slices, const float* basis,
+                        float* to) const {
+    const VectorKernels& vectors = host_vectors();
+    for_each_meeting(slices, [&](size_t s, size_t k, size_t directions) {
+      float scales[kDirections];
+      for (size_t d = 0; d < directions; ++d) scales[d] = scale * coordinates[s * rank_ + k + d];
+      vectors.add_rows(scales, basis + k * slice_, slice_, directions, slice_, to + s * slice_);
+    });
+  }
+
   /// Takes off what was sent as it is.
-  void settle(const Turn& turn, float* residual, const float* sum, size_t count) const {
+  void take_off(const Turn& turn, float* residual, const float* sum, size_t count) const {
     if (!residual) return;
     if (memory_.global)
       add_scaled(-turn.mean, sum, count, residual);
@@ -127,10 +155,7 @@ class Basis final : public Codec {
 
   /// What is to be sent, which is in the memory from now on if there is one.
   const float* settled(const Turn& turn, const Piece& piece, const Source& source) const {
-    if (source.residual) {
-      if (!turn.held) read(source, piece.count, source.residual);
-      return source.residual;
-    }
+    if (source.residual) return source.residual;
     if (turn.input_scale == 1) return piece.input;
     float* scaled = turn.workspace.floats(Workspace::kTransform, piece.count);
     read(source, piece.count, scaled);

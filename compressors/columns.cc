@@ -47,16 +47,17 @@ class Columns final : public Selector {
   size_t most(size_t count) const override { return std::min(kept() * lines_.length(), count); }
   bool contractive() const override { return true; }
 
-  size_t choose(Workspace& workspace, const Source& source, size_t count,
+  size_t choose(Workspace& workspace, Source& source, size_t count,
                 uint32_t* chosen) const override {
-    if (poisoned(source, count)) return kPoisoned;
+    if (!settle(source, count)) return kPoisoned;
     const size_t all = lines_.lines(), kept = this->kept();
     float* sums = workspace.floats(Workspace::kTransform, all + kept + 1);
     auto* numbers = reinterpret_cast<uint32_t*>(sums + all);
     std::fill_n(sums, all, 0.0f);
     for (size_t i = 0; i < count; ++i)
       sums[lines_.across ? i / lines_.width : i % lines_.width] += std::fabs(source[i]);
-    if (choose_largest(workspace, {sums}, all, kept, 0, numbers) == kPoisoned) return kPoisoned;
+    Source largest{sums};
+    if (choose_largest(workspace, largest, all, kept, 0, numbers) == kPoisoned) return kPoisoned;
     size_t used = 0;
     lines_.each({numbers, kept}, [&](size_t i) { chosen[used++] = static_cast<uint32_t>(i); });
     return used;

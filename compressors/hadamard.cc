@@ -54,8 +54,7 @@ class Hadamard final : public Codec {
     for (size_t begin = 0; begin < piece.count; begin += block_) {
       const size_t n = std::min(block_, piece.count - begin), width = padded(n);
       const uint64_t first = piece.first + begin;
-      const Source here{source.input + begin, source.residual ? source.residual + begin : nullptr,
-                        source.input_scale, source.residual_scale};
+      const Source here = source.from(begin);
       read(here, n, rotated);
       std::fill(rotated + n, rotated + width, 0.0f);
       const bool bad = poisoned({rotated}, n);

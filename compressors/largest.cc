@@ -15,10 +15,8 @@
 namespace hora {
 namespace {
 
-constexpr uint32_t kInfinite = 0x7F800000u;
 constexpr uint32_t kShift = 19, kBins = 1u << (31 - kShift);
 constexpr size_t kLeastSample = 1024, kSample = 16384;
-constexpr size_t kStretch = kScanSlack;  // elements that are looked at together
 
 /// A magnitude that probably at least `most` of `count` elements reach, but not four times as many.
 uint32_t sampled_floor(Workspace& workspace, const Source& source, size_t count, size_t most) {
@@ -56,7 +54,7 @@ Cut histogram_cut(const Source& source, size_t count, size_t most) {
 
 uint32_t* candidates(Workspace& workspace, size_t room) {
   return reinterpret_cast<uint32_t*>(
-      workspace.memory(Workspace::kCandidates, (room + kStretch) * sizeof(uint32_t)));
+      workspace.memory(Workspace::kCandidates, (room + kScanSlack) * sizeof(uint32_t)));
 }
 
 /// Keeps the `most` largest of n > most candidates, in place.
@@ -82,51 +80,22 @@ void keep_largest(Workspace& workspace, const Source& source, size_t most, uint3
 
 }  // namespace
 
-Scanned scan(const Source& source, size_t count, uint32_t floor, uint32_t* found, size_t room) {
-  Scanned scanned;
-  uint32_t magnitudes[kStretch];
-  for (size_t begin = 0; begin < count; begin += kStretch) {
-    const size_t n = std::min(kStretch, count - begin);
-    const Source here{source.input + begin, source.residual ? source.residual + begin : nullptr,
-                      source.input_scale, source.residual_scale};
-    int32_t peak = 0;  // magnitudes are not negative as integers, and these compare faster
-    if (n == kStretch && here.residual) {
-      for (size_t i = 0; i < kStretch; ++i)
-        magnitudes[i] = magnitude_bits(here.input_scale * here.input[i] +
-                                       here.residual_scale * here.residual[i]);
-    } else if (n == kStretch) {
-      for (size_t i = 0; i < kStretch; ++i)
-        magnitudes[i] = magnitude_bits(here.input_scale * here.input[i]);
-    } else {
-      for (size_t i = 0; i < n; ++i) magnitudes[i] = magnitude_bits(here[i]);
-      for (size_t i = n; i < kStretch; ++i) magnitudes[i] = 0;
-    }
-    for (size_t i = 0; i < kStretch; ++i)
-      peak = std::max(peak, static_cast<int32_t>(magnitudes[i]));
-    if (static_cast<uint32_t>(peak) >= kInfinite) scanned.poisoned = true;
-    if (static_cast<uint32_t>(peak) < floor || scanned.overflow) continue;
-    for (size_t i = 0; i < n; ++i) {  // there is room for a stretch more
-      found[scanned.found] = static_cast<uint32_t>(begin + i);
-      scanned.found += magnitudes[i] >= floor;
-    }
-    scanned.overflow = scanned.found > room;
-  }
-  return scanned;
-}
-
-size_t choose_largest(Workspace& workspace, const Source& source, size_t count, size_t most,
+size_t choose_largest(Workspace& workspace, Source& source, size_t count, size_t most,
                       uint32_t floor, uint32_t* chosen) {
   uint32_t guess = std::max(floor, sampled_floor(workspace, source, count, most));
   size_t room = std::min(count, 4 * most + 2 * kSample);
   uint32_t* found = candidates(workspace, room);
-  Scanned scanned = scan(source, count, guess, found, room);
+  const bool settles = source.residual && !source.is_settled() && surely_finite(source, count);
+  const WalkKernels& walks = host_walks();
+  Scanned scanned = walks.scan({source, count, guess, found, room, settles});
+  if (settles) source = Source::settled(source.residual);
   if (scanned.poisoned) return Selector::kPoisoned;
   if (scanned.overflow || (scanned.found < most && guess > floor)) {
     const Cut cut = histogram_cut(source, count, most);
     guess = std::max(floor, cut.floor);
     room = cut.reached;
     found = candidates(workspace, room);
-    scanned = scan(source, count, guess, found, room);
+    scanned = walks.scan({source, count, guess, found, room, false});
     HORA_CHECK(!scanned.overflow, "more candidates than the histogram counted");
   }
   if (scanned.found > most) keep_largest(workspace, source, most, found, scanned.found);

@@ -49,13 +49,14 @@ class LowRank final : public Codec {
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
     if (piece.count == 0) return;
-    const Source source = source_of(turn, piece, state, memory_);
+    Source source = source_of(turn, piece, state, memory_);
     auto* p = reinterpret_cast<float*>(payload);
-    if (poisoned(source, piece.count)) {
+    const bool unsettled = source.residual && !source.is_settled();
+    const bool settles = unsettled && surely_finite(source, piece.count);
+    if (!settles && !settle(source, piece.count)) {
       std::fill_n(p, n_ * rank_, float_of(kPoison));
       return;
     }
-    if (source.residual && !turn.held) read(source, piece.count, source.residual);
     float* q = state.find("q");
     if (all_zero(q, m_ * rank_)) {  // the first step: the same draw on every rank
       constexpr uint64_t kShared = uint64_t{1} << 32;
@@ -63,10 +64,17 @@ class LowRank final : public Codec {
       for (size_t i = 0; i < m_ * rank_; ++i)
         q[i] = unit_interval(random_bits(key, static_cast<uint32_t>(i))) - 0.5f;
     }
-    for (size_t i = 0; i < n_; ++i) {
-      const float* row = row_of(turn, piece, state, i);
-      for (size_t k = 0; k < rank_; ++k) p[k * n_ + i] = dot(row, q + k * m_, m_);
-    }
+    const VectorKernels& vectors = host_vectors();
+    float* sums = turn.workspace.floats(Workspace::kValues, kTileRows * rank_ * kSide);
+    for_each_tile([&](size_t i, size_t rows, size_t c, size_t width) {
+      if (c == 0) std::fill_n(sums, rows * rank_ * kSide, 0.0f);
+      const Tile tile = tile_of(turn, source, i * m_ + c, rows, width, settles);
+      for (size_t r = 0; r < rows; ++r)
+        vectors.add_products(tile.row(r), q + c, m_, rank_, width, sums + r * rank_ * kSide);
+      if (c + width < m_) return;
+      for (size_t j = 0; j < rows * rank_; ++j)
+        p[j % rank_ * n_ + i + j / rank_] = join(sums + j * kSide);
+    });
   }
 
   void next(const Turn& turn, const Piece& piece, State& state, const std::byte* outcome,
@@ -81,10 +89,14 @@ class LowRank final : public Codec {
     }
     orthonormalize(p, rank_, n_);
     std::fill_n(q, m_ * rank_, 0.0f);
-    for (size_t i = 0; i < n_; ++i) {
-      const float* row = row_of(turn, piece, state, i);
-      for (size_t k = 0; k < rank_; ++k) add_scaled(p[k * n_ + i], row, m_, q + k * m_);
-    }
+    const float* residual = slab_at(state, "residual", piece);
+    const Source source = residual ? Source{residual} : source_of(turn, piece, state, memory_);
+    const VectorKernels& vectors = host_vectors();
+    for_each_tile([&](size_t i, size_t rows, size_t c, size_t width) {
+      const Tile tile = tile_of(turn, source, i * m_ + c, rows, width, false);
+      for (size_t k = 0; k < rank_; ++k)
+        vectors.add_rows(p + k * n_ + i, tile.at, tile.stride, rows, width, q + k * m_ + c);
+    });
     std::memcpy(own, q, m_ * rank_ * sizeof(float));
   }
 
@@ -103,12 +115,19 @@ class LowRank final : public Codec {
     const float *p = state.find("p"), *taken = memory_.global ? q : state.find("own_q");
     const float share = memory_.global ? turn.mean : 1.0f;
     float* residual = slab_at(state, "residual", piece);
-    for (size_t i = 0; i < n_; ++i) {
-      for (size_t k = 0; k < rank_; ++k) {
-        add_scaled(scale * p[k * n_ + i], q + k * m_, m_, result + i * m_);
-        if (residual) add_scaled(-share * p[k * n_ + i], taken + k * m_, m_, residual + i * m_);
+    const VectorKernels& vectors = host_vectors();
+    float* scales = turn.workspace.floats(Workspace::kValues, 2 * rank_);
+    for_each_tile([&](size_t i, size_t rows, size_t c, size_t width) {
+      for (size_t row = i; row < i + rows; ++row) {
+        for (size_t k = 0; k < rank_; ++k) {
+          scales[k] = scale * p[k * n_ + row];
+          scales[rank_ + k] = -share * p[k * n_ + row];
+        }
+        const size_t at = row * m_ + c;
+        vectors.add_rows(scales, q + c, m_, rank_, width, result + at);
+        if (residual) vectors.add_rows(scales + rank_, taken + c, m_, rank_, width, residual + at);
       }
-    }
+    });
     std::memcpy(state.find("q"), q, m_ * rank_ * sizeof(float));
     return {};
   }
@@ -119,14 +138,32 @@ class LowRank final : public Codec {
   }
 
  private:
-  /// What row i of M is once encode() has settled the memory.
-  const float* row_of(const Turn& turn, const Piece& piece, State& state, size_t i) const {
-    if (const float* residual = slab_at(state, "residual", piece)) return residual + i * m_;
-    const float* row = piece.input + i * m_;
-    if (turn.input_scale == 1) return row;
-    float* scaled = turn.workspace.floats(Workspace::kTransform, m_);
-    read({row, nullptr, turn.input_scale, 0}, m_, scaled);
-    return scaled;
+  /// A few rows of M, in part: while they are near, all columns of a factor meet them.
+  static constexpr size_t kTileRows = 8, kTileColumns = 1024;
+  struct Tile {
+    const float* at;
+    size_t stride;
+    const float* row(size_t r) const { return at + r * stride; }
+  };
+
+  template <class Visit>
+  void for_each_tile(Visit visit) const {
+    for (size_t i = 0; i < n_; i += kTileRows) {
+      for (size_t c = 0; c < m_; c += kTileColumns)
+        visit(i, std::min(kTileRows, n_ - i), c, std::min(kTileColumns, m_ - c));
+    }
+  }
+
+  /// The numbers from element `begin` on; `settles` writes them to the residual.
+  Tile tile_of(const Turn& turn, const Source& source, size_t begin, size_t rows, size_t width,
+               bool settles) const {
+    if (source.residual && !settles) return {source.residual + begin, m_};
+    if (!source.residual && source.input_scale == 1) return {source.input + begin, m_};
+    const size_t stride = settles ? m_ : kTileColumns;
+    float* to = settles ? source.residual + begin
+                        : turn.workspace.floats(Workspace::kTransform, kTileRows * kTileColumns);
+    for (size_t r = 0; r < rows; ++r) read(source.from(begin + r * m_), width, to + r * stride);
+    return {to, stride};
   }
 
   const size_t n_, m_, rank_;

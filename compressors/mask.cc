@@ -46,16 +46,15 @@ class Mask final : public Codec {
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
     if (piece.count == 0) return;
-    const Source source = source_of(turn, piece, state, memory_);
+    Source source = source_of(turn, piece, state, memory_);
     std::memset(payload, 0, payload_bytes(piece.count));
     auto* words = reinterpret_cast<uint32_t*>(payload);
-    if (poisoned(source, piece.count)) {
+    if (!settle(source, piece.count)) {
       words[0] = 1;
       return;
     }
     if (leads(turn.step))
       choose_largest(turn.workspace, source, piece.count, kept(piece.count), 0, words + 1);
-    if (source.residual && !turn.held) read(source, piece.count, source.residual);
   }
 
   void next(const Turn& turn, const Piece& piece, State& state, const std::byte* outcome,

@@ -1,35 +1,48 @@
 #include "compressors/memory.h"
 
 namespace hora {
+namespace {
+
+constexpr uint32_t kInfinite = 0x7F800000u;
+// 2^103, half of the last place of the largest float: whatever finite number a smaller one is added
+// to, the sum is finite.
+constexpr uint32_t kHarmless = (103u + 127u) << 23;
+
+}  // namespace
+
+bool adds_safely(uint32_t magnitude) {
+  return magnitude < kHarmless;
+}
 
 Source source_of(const Turn& turn, const Piece& piece, State& state, const Memory& memory) {
   float* residual = slab_at(state, "residual", piece);
-  if (turn.held) return {residual, residual, 0.0f, 1.0f};
+  if (turn.held) return Source::settled(residual);
   const float rate = memory.update_units ? turn.step.rate_ratio : 1.0f;
   return {piece.input, residual, turn.input_scale, memory.decay * rate};
 }
 
 bool poisoned(const Source& source, size_t count) {
-  const float *g = source.input, *e = source.residual;
-  const float gs = source.input_scale, es = source.residual_scale;
-  uint32_t bad = 0;
-  if (e) {
-    for (size_t i = 0; i < count; ++i) bad |= magnitude_bits(gs * g[i] + es * e[i]) >= 0x7F800000u;
-  } else {
-    for (size_t i = 0; i < count; ++i) bad |= magnitude_bits(gs * g[i]) >= 0x7F800000u;
-  }
-  return bad != 0;
+  return host_walks().peak(source, count) >= kInfinite;
 }
 
 void read(const Source& source, size_t count, float* to) {
-  const float *g = source.input, *e = source.residual;
-  const float gs = source.input_scale, es = source.residual_scale;
-  if (e) {
-#pragma GCC ivdep
-    for (size_t i = 0; i < count; ++i) to[i] = gs * g[i] + es * e[i];
-  } else {
-    for (size_t i = 0; i < count; ++i) to[i] = gs * g[i];
-  }
+  host_walks().read(source, count, to);
+}
+
+bool surely_finite(const Source& source, size_t count) {
+  const bool grows = !(source.residual_scale >= 0 && source.residual_scale <= 1);
+  if (source.residual && grows) return false;
+  const Source gradient{source.input, nullptr, source.input_scale, 0};
+  return adds_safely(host_walks().peak(gradient, count));
+}
+
+bool settle(Source& source, size_t count) {
+  const bool kept = !source.residual || source.is_settled();
+  if ((kept || !surely_finite(source, count)) && poisoned(source, count)) return false;
+  if (kept) return true;
+  const uint32_t peak = host_walks().read(source, count, source.residual);
+  source = Source::settled(source.residual);
+  return peak < kInfinite;
 }
 
 }  // namespace hora

@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "compressors/codec.h"
+#include "compressors/walks.h"
 
 namespace hora {
 
@@ -21,19 +22,6 @@ struct Memory {
   }
 };
 
-/// The numbers that a codec encodes, as functions of the gradient and the memory: element i of a
-/// piece is input_scale input[i] + residual_scale residual[i].
-struct Source {
-  const float* input = nullptr;
-  float* residual = nullptr;  ///< null: no memory
-  float input_scale = 1, residual_scale = 0;
-
-  float operator[](size_t i) const {
-    const float p = input_scale * input[i];
-    return residual ? p + residual_scale * residual[i] : p;
-  }
-};
-
 /// What `memory` makes of a turn: how much of the gradient, how much of what is owed.
 Source source_of(const Turn& turn, const Piece& piece, State& state, const Memory& memory);
 
@@ -42,5 +30,17 @@ bool poisoned(const Source& source, size_t count);
 
 /// Writes `count` elements to `to`, which may be the source's own residual.
 void read(const Source& source, size_t count, float* to);
+
+/// Whether a number of such a magnitude (its bits) makes no finite number infinite when it is
+/// added.
+bool adds_safely(uint32_t magnitude);
+
+/// Whether a look at the gradient alone tells that the numbers are finite where the residual is. If
+/// so they may be written to the residual on the first way through them.
+bool surely_finite(const Source& source, size_t count);
+
+/// Writes the numbers to the residual, if there is one, and makes it the source. False: a NaN or an
+/// Inf is among them, and what was owed is as it was.
+bool settle(Source& source, size_t count);
 
 }  // namespace hora

@@ -39,38 +39,29 @@ class Momentum final : public Around {
     // The sum of messages has no momentum: an owner remembers what it did not send, as `ef` does.
     const bool second = turn.drawer == static_cast<uint64_t>(Drawer::kOwner);
     if (second || !v || !u) return inner().encode(turn, piece, state, payload);
-    float* before = turn.workspace.floats(Workspace::kMemory, 2 * piece.count + 1);
-    const bool poisoned = accumulate(turn, piece, u, v, before);
+    const float* before = accumulate(turn, piece, u, v);
     Turn held = turn;
     held.held = true;
     inner().encode(held, piece, state, payload);
     const std::span<const std::byte> said(payload, inner().payload_bytes(piece.count));
-    if (poisoned) return restore(held, piece, said, u, v, before);
+    if (before) return restore(held, piece, said, u, v, before);
     if (!mask_) return;
     for (const uint32_t i : inner().sent(turn, said, piece.count)) u[i] = 0;
   }
 
  private:
-  /// True: something is not finite, and `before` has what u and v were.
-  bool accumulate(const Turn& turn, const Piece& piece, float* u, float* v, float* before) const {
-    const float* g = piece.input;
-    const float scale = turn.input_scale, m = m_;
-    uint32_t bad = 0;
-    for (size_t i = 0; i < piece.count; ++i) {
-      const float x = scale * g[i], now = nesterov_ ? m * (u[i] + x) : m * u[i] + x;
-      bad |= magnitude_bits(v[i] + (nesterov_ ? now + x : now)) >= 0x7F800000u;
-    }
-    if (bad != 0) {
+  /// What u and v were, if something is not finite now; else null.
+  const float* accumulate(const Turn& turn, const Piece& piece, float* u, float* v) const {
+    const MomentumJob job{piece.input, u, v, piece.count, turn.input_scale, m_, nesterov_};
+    const WalkKernels& walks = host_walks();
+    float* before = nullptr;
+    if (!adds_safely(walks.momentum_peak(job))) {
+      before = turn.workspace.floats(Workspace::kMemory, 2 * piece.count);
       std::copy_n(u, piece.count, before);
       std::copy_n(v, piece.count, before + piece.count);
     }
-#pragma GCC ivdep
-    for (size_t i = 0; i < piece.count; ++i) {
-      const float x = scale * g[i], now = nesterov_ ? m * (u[i] + x) : m * u[i] + x;
-      u[i] = now;
-      v[i] = v[i] + (nesterov_ ? now + x : now);
-    }
-    return bad != 0;
+    walks.momentum(job);
+    return before && poisoned({v}, piece.count) ? before : nullptr;
   }
 
   /// Where the payload decodes to a NaN, nothing has happened to u and v.

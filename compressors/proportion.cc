@@ -17,7 +17,6 @@ namespace hora {
 namespace {
 
 constexpr uint32_t kShift = 19, kBins = 1u << (31 - kShift);
-constexpr uint32_t kInfiniteBin = 0x7F800000u >> kShift;
 
 /// The outermost numbers of one sign.
 struct Side {
@@ -68,17 +67,13 @@ class Proportion final : public Selector {
   explicit Proportion(size_t pi) : pi_(pi) {}
   size_t most(size_t count) const override { return std::min(count, count / pi_ + 2); }
 
-  size_t choose(Workspace& workspace, const Source& source, size_t count,
+  size_t choose(Workspace& workspace, Source& source, size_t count,
                 uint32_t* chosen) const override {
+    if (!settle(source, count)) return kPoisoned;
     Side sides[2];  // above, below
     for (size_t i = 0; i < count; ++i) {
       const float p = source[i];
       ++sides[bits_of(p) >> 31].histogram[magnitude_bits(p) >> kShift];
-    }
-    for (const Side& side : sides) {
-      for (uint32_t bin = kInfiniteBin; bin < kBins; ++bin) {
-        if (side.histogram[bin] > 0) return kPoisoned;
-      }
     }
     remove_zeros(source, count, sides);
     for (Side& side : sides) side.find_floor(pi_);
@@ -88,7 +83,7 @@ class Proportion final : public Selector {
     for (const Side& side : sides) room += side.from(floor);
     auto* found = reinterpret_cast<uint32_t*>(
         workspace.memory(Workspace::kCandidates, (room + kScanSlack) * sizeof(uint32_t)));
-    const Scanned scanned = scan(source, count, floor, found, room);
+    const Scanned scanned = host_walks().scan({source, count, floor, found, room, false});
     auto* magnitudes = reinterpret_cast<uint32_t*>(
         workspace.memory(Workspace::kMagnitudes, (room + 1) * sizeof(uint32_t)));
     for (uint32_t s = 0; s < 2; ++s)

@@ -43,8 +43,7 @@ class RandK final : public Codec {
     const Source source = source_of(turn, piece, state, memory_);
     auto* values = reinterpret_cast<float*>(payload);
     for_each_block(turn, piece.first, piece.count, [&](size_t begin, const Block& block) {
-      const Source here{source.input + begin, source.residual ? source.residual + begin : nullptr,
-                        source.input_scale, source.residual_scale};
+      const Source here = source.from(begin);
       if (poisoned(here, block.count)) {
         std::fill_n(values, block.kept, float_of(kPoison));
       } else {

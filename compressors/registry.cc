@@ -4,6 +4,8 @@
 #include <vector>
 
 #include "compressors/rotate.h"
+#include "compressors/vectors.h"
+#include "compressors/walks.h"
 #include "hora/status.h"
 
 namespace hora {
@@ -11,14 +13,16 @@ namespace {
 
 using Isa = BlockKernels::Isa;
 
-// Function-local so that it exists before the first file registers; constant once main() runs.
+// Function-local so that they exist before the first file registers; constant once main() runs.
 std::vector<const BlockKernels*>& table() {
   static std::vector<const BlockKernels*> kernels;
   return kernels;
 }
 
-std::vector<const RotateKernels*>& rotations() {
-  static std::vector<const RotateKernels*> kernels;
+/// Of the kernels that are not quantizers there is one record for each instruction set.
+template <class Kernels>
+std::vector<const Kernels*>& records() {
+  static std::vector<const Kernels*> kernels;
   return kernels;
 }
 
@@ -45,6 +49,18 @@ struct Name {
 constexpr Name kNames[] = {
     {"base", Isa::base}, {"avx2", Isa::avx2}, {"avx512", Isa::avx512}, {"warp", Isa::warp}};
 
+template <class Kernels>
+const Kernels& best_of() {
+  const Isa wanted = chosen();
+  const Kernels* best = nullptr;
+  for (const Kernels* k : records<Kernels>()) {
+    if (k->isa == wanted) return *k;
+    if (k->isa < wanted && (!best || k->isa > best->isa)) best = k;
+  }
+  HORA_CHECK(best, "no kernels of a kind were linked");
+  return *best;
+}
+
 bool have(Isa isa) {
   for (const BlockKernels* k : table()) {
     if (k->isa == isa) return isa == Isa::warp || isa <= best_isa();
@@ -60,7 +76,17 @@ bool register_kernels(const BlockKernels* kernels) {
 }
 
 bool register_kernels(const RotateKernels* kernels) {
-  rotations().push_back(kernels);
+  records<RotateKernels>().push_back(kernels);
+  return true;
+}
+
+bool register_kernels(const WalkKernels* kernels) {
+  records<WalkKernels>().push_back(kernels);
+  return true;
+}
+
+bool register_kernels(const VectorKernels* kernels) {
+  records<VectorKernels>().push_back(kernels);
   return true;
 }
 
@@ -103,14 +129,15 @@ const BlockKernels* find_host_kernels(std::string_view family, int bits, bool ra
 }
 
 const RotateKernels& host_rotation() {
-  const Isa wanted = chosen();
-  const RotateKernels* best = nullptr;
-  for (const RotateKernels* k : rotations()) {
-    if (k->isa == wanted) return *k;
-    if (k->isa < wanted && (!best || k->isa > best->isa)) best = k;
-  }
-  HORA_CHECK(best, "no rotation was linked");
-  return *best;
+  return best_of<RotateKernels>();
+}
+
+const WalkKernels& host_walks() {
+  return best_of<WalkKernels>();
+}
+
+const VectorKernels& host_vectors() {
+  return best_of<VectorKernels>();
 }
 
 size_t kernel_count() {

@@ -71,8 +71,7 @@ class SharedScale final : public Codec {
     auto* peaks = reinterpret_cast<uint32_t*>(payload);
     for (size_t begin = 0; begin < piece.count; begin += bucket_, ++peaks) {
       const size_t n = std::min(bucket_, piece.count - begin);
-      const Source here{source.input + begin, source.residual ? source.residual + begin : nullptr,
-                        source.input_scale, source.residual_scale};
+      const Source here = source.from(begin);
       uint32_t peak = 0;
       for (size_t i = 0; i < n; ++i) peak = std::max(peak, magnitude_bits(here[i]));
       *peaks = peak;

@@ -37,7 +37,7 @@ class Sparse final : public Codec {
               std::byte* payload) const override {
     if (piece.count == 0) return;
     std::memset(payload, 0, payload_bytes(piece.count));
-    const Source source = source_of(turn, piece, state, memory_);
+    Source source = source_of(turn, piece, state, memory_);
     uint32_t* chosen = indices(turn, selector_->most(piece.count));
     const size_t used = selector_->choose(turn.workspace, source, piece.count, chosen);
     if (used == Selector::kPoisoned) {
@@ -48,7 +48,7 @@ class Sparse final : public Codec {
     std::memcpy(payload, &head, sizeof(head));
     float* values = turn.workspace.floats(Workspace::kValues, used + 1);
     for (size_t j = 0; j < used; ++j) values[j] = source[chosen[j]];
-    if (source.residual && !turn.held) read(source, piece.count, source.residual);
+    if (!source.is_settled() && source.residual) read(source, piece.count, source.residual);
     code_->write({chosen, used}, piece.count, payload + sizeof(head));
     write_values(turn, {chosen, used}, values, payload + values_at(piece.count), source.residual);
   }

@@ -17,8 +17,9 @@ class Selector {
   virtual size_t most(size_t count) const = 0;
 
   /// Writes the chosen ones' offsets, ascending, to `chosen`, which has room for most(count), and
-  /// says how many. kPoisoned when a NaN or an Inf is among the numbers.
-  virtual size_t choose(Workspace& workspace, const Source& source, size_t count,
+  /// says how many. kPoisoned when a NaN or an Inf is among the numbers. It may write the numbers
+  /// to the residual, as settle() does.
+  virtual size_t choose(Workspace& workspace, Source& source, size_t count,
                         uint32_t* chosen) const = 0;
   static constexpr size_t kPoisoned = ~size_t{0};
 

@@ -20,7 +20,7 @@ class TopK final : public Selector {
     const auto wanted = static_cast<size_t>(std::ceil(ratio_ * static_cast<double>(count)));
     return std::clamp<size_t>(wanted, 1, count);
   }
-  size_t choose(Workspace& workspace, const Source& source, size_t count,
+  size_t choose(Workspace& workspace, Source& source, size_t count,
                 uint32_t* chosen) const override {
     return choose_largest(workspace, source, count, most(count), 0, chosen);
   }

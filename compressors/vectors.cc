@@ -5,22 +5,21 @@
 
 namespace hora {
 
-float dot(const float* a, const float* b, size_t count) {
-  constexpr size_t kSide = 16;
-  float sums[kSide] = {};
-  size_t i = 0;
-  for (; i + kSide <= count; i += kSide) {
-    for (size_t k = 0; k < kSide; ++k) sums[k] += a[i + k] * b[i + k];
-  }
-  for (size_t k = 0; i + k < count; ++k) sums[k] += a[i + k] * b[i + k];
+float join(float* sums) {
   for (size_t half = kSide / 2; half > 0; half /= 2) {
     for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
   }
   return sums[0];
 }
 
-void add_scaled(float scale, const float* __restrict from, size_t count, float* __restrict to) {
-  for (size_t i = 0; i < count; ++i) to[i] += scale * from[i];
+float dot(const float* a, const float* b, size_t count) {
+  float sums[kSide] = {};
+  host_vectors().add_products(a, b, 0, 1, count, sums);
+  return join(sums);
+}
+
+void add_scaled(float scale, const float* from, size_t count, float* to) {
+  host_vectors().add_rows(&scale, from, 0, 1, count, to);
 }
 
 bool all_zero(const float* x, size_t count) {

@@ -2,9 +2,32 @@
 
 #include <cstddef>
 
+#include "compressors/blocks_jobs.h"
+
 namespace hora {
 
-/// Sixteen sums side by side, joined in pairs: one order, and vectors.
+/// Matrix products in small parts, on one instruction set; all give the same bytes. A row begins
+/// `stride` after the one before.
+struct VectorKernels {
+  BlockKernels::Isa isa;
+  /// Sixteen sums side by side for each of `rank` rows: sums[16 k + i % 16] += x[i] row_k[i].
+  void (*add_products)(const float* x, const float* rows, size_t stride, size_t rank, size_t count,
+                       float* sums);
+  /// to[i] += scales[k] row_k[i], one row after the other; `to` overlaps none of them.
+  void (*add_rows)(const float* scales, const float* rows, size_t stride, size_t rank, size_t count,
+                   float* to);
+};
+constexpr size_t kSide = 16;  ///< sums of a dot product
+
+/// As register_kernels(const BlockKernels*).
+bool register_kernels(const VectorKernels* kernels);
+
+/// Those for this machine, or for the instruction set that was chosen.
+const VectorKernels& host_vectors();
+
+/// What add_products() has put into kSide sums, joined in pairs: one order.
+float join(float* sums);
+
 float dot(const float* a, const float* b, size_t count);
 
 /// to[i] += scale from[i]; they do not overlap.

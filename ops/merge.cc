@@ -195,7 +195,7 @@ class Merge {
   std::span<const uint32_t> largest(size_t from, size_t to, size_t most) {
     auto* chosen = reinterpret_cast<uint32_t*>(
         job_.workspace.memory(Workspace::kChosen, (most + 1) * sizeof(uint32_t)));
-    const Source values{entries_.values + from};
+    Source values{entries_.values + from};
     return {chosen, choose_largest(job_.workspace, values, to - from, most, 0, chosen)};
   }
 

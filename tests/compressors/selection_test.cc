@@ -18,8 +18,8 @@ using Values = std::vector<float>;
 std::vector<uint32_t> largest(const Values& g, size_t most, float floor = 0) {
   HeapWorkspace workspace;
   std::vector<uint32_t> chosen(most);
-  chosen.resize(
-      choose_largest(workspace, {g.data()}, g.size(), most, bits_of(floor), chosen.data()));
+  Source source{g.data()};
+  chosen.resize(choose_largest(workspace, source, g.size(), most, bits_of(floor), chosen.data()));
   return chosen;
 }
 
@@ -63,7 +63,8 @@ TEST(Largest, SeesANotANumberAnywhere) {
     g[at] = at % 2 ? std::nanf("") : -INFINITY;
     HeapWorkspace workspace;
     uint32_t chosen[1];
-    EXPECT_EQ(choose_largest(workspace, {g.data()}, g.size(), 1, 0, chosen), Selector::kPoisoned);
+    Source source{g.data()};
+    EXPECT_EQ(choose_largest(workspace, source, g.size(), 1, 0, chosen), Selector::kPoisoned);
   }
 }
 
