@@ -36,19 +36,33 @@ struct Natural : Peak {
     return is_finite(inverse) ? scale(peak, inverse, block.bits) : scale(0.0f, 0.0f, block.bits);
   }
 
-  HORA_HD static uint32_t code(float p, Scale s, Key key, uint32_t index) {
-    const float share = float_of(magnitude_bits(p)) * s.inverse;  // 0 to 1, or a bit more
-    const uint32_t bits = bits_of(share);
+  /// 0, or 1 + the power that a share of the peak is rounded to, at random.
+  HORA_HD static int32_t any_level(uint32_t bits, float share, Scale s, float threshold) {
     const int32_t power = static_cast<int32_t>(bits >> 23) + s.bias;  // above the lowest
     // Where between its two powers it lies: the mantissa above the lowest power, below it the
     // share.
     const float mantissa = float_of((bits & 0x7FFFFFu) | 0x3F800000u) - 1.0f;
     const uint32_t low = static_cast<uint32_t>(power >> 31);  // ones: below all powers
     const float above = float_of((bits_of(share * s.lift) & low) | (bits_of(mantissa) & ~low));
-    const float threshold = kRandom ? unit_interval(random_bits(key, index)) : 0.5f;
     const auto up = static_cast<int32_t>(above > threshold);
-    const auto floor = static_cast<int32_t>(static_cast<uint32_t>(power + 1) & ~low);
-    const int32_t level = least(floor + up, s.bias + 128);        // 0, or 1 + power
+    return static_cast<int32_t>(static_cast<uint32_t>(power + 1) & ~low) + up;
+  }
+
+  /// The same to the nearest: a carry out of the mantissa is the step up to the next power, and
+  /// below the lowest one there is half of it to reach.
+  HORA_HD static int32_t nearest_level(uint32_t bits, Scale s) {
+    const int32_t carried = static_cast<int32_t>((bits + 0x3FFFFFu) >> 23) + s.bias + 1;
+    const int32_t half = (-1 - s.bias) << 23, fewest = static_cast<int32_t>(bits) > half ? 1 : 0;
+    return carried > fewest ? carried : fewest;
+  }
+
+  HORA_HD static uint32_t code(float p, Scale s, Key key, uint32_t index) {
+    const float share = float_of(magnitude_bits(p)) * s.inverse;  // 0 to 1, or a bit more
+    const uint32_t bits = bits_of(share);
+    const int32_t rounded = kRandom
+                                ? any_level(bits, share, s, unit_interval(random_bits(key, index)))
+                                : nearest_level(bits, s);
+    const int32_t level = least(rounded, s.bias + 128);
     const int32_t sign = static_cast<int32_t>(bits_of(p)) >> 31;  // all ones, or 0
     return static_cast<uint32_t>(level | (sign & (s.side + 1)));
   }
