@@ -2,6 +2,7 @@
 
 #include "compressors/around.h"
 #include "compressors/convert.h"
+#include "compressors/walks.h"
 
 namespace hora {
 namespace {
@@ -24,13 +25,7 @@ class Loan {
     if (!slab_) return;
     constexpr uint64_t kRounding = uint64_t{1} << 33;  // no quantizer's drawer
     const Key key = make_key(turn_.step.seed, turn_.step.step, tensor_, turn_.drawer ^ kRounding);
-    for (size_t i = 0; i < piece_.count; ++i) {
-      const uint64_t at = piece_.first + i;
-      const uint32_t dither = random_bits(key_at(key, at), static_cast<uint32_t>(at)) & 0xFFFFu;
-      const uint32_t bits = bits_of(slab_->lent[i]), up = (bits + dither) >> 16;
-      // The largest floats would become infinite.
-      halves_[i] = static_cast<uint16_t>((up & 0x7F80u) == 0x7F80u ? bits >> 16 : up);
-    }
+    host_walks().round_halves(slab_->lent, piece_.count, key, piece_.first, halves_);
     slab_->lent = nullptr;
   }
   Loan(const Loan&) = delete;

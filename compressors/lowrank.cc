@@ -138,8 +138,10 @@ class LowRank final : public Codec {
   }
 
  private:
-  /// A few rows of M, in part: while they are near, all columns of a factor meet them.
-  static constexpr size_t kTileRows = 8, kTileColumns = 1024;
+  /// A few rows of M, in part: while they are near, all columns of a factor meet them. The part is
+  /// as long as a factor's share of a cache allows, for memory is quickest along a row.
+  static constexpr size_t kTileRows = 4;
+  size_t tile_columns() const { return std::max<size_t>(65536 / rank_ / kSide * kSide, 1024); }
   struct Tile {
     const float* at;
     size_t stride;
@@ -148,9 +150,10 @@ class LowRank final : public Codec {
 
   template <class Visit>
   void for_each_tile(Visit visit) const {
+    const size_t columns = tile_columns();
     for (size_t i = 0; i < n_; i += kTileRows) {
-      for (size_t c = 0; c < m_; c += kTileColumns)
-        visit(i, std::min(kTileRows, n_ - i), c, std::min(kTileColumns, m_ - c));
+      for (size_t c = 0; c < m_; c += columns)
+        visit(i, std::min(kTileRows, n_ - i), c, std::min(columns, m_ - c));
     }
   }
 
@@ -159,9 +162,9 @@ class LowRank final : public Codec {
                bool settles) const {
     if (source.residual && !settles) return {source.residual + begin, m_};
     if (!source.residual && source.input_scale == 1) return {source.input + begin, m_};
-    const size_t stride = settles ? m_ : kTileColumns;
+    const size_t stride = settles ? m_ : width;
     float* to = settles ? source.residual + begin
-                        : turn.workspace.floats(Workspace::kTransform, kTileRows * kTileColumns);
+                        : turn.workspace.floats(Workspace::kTransform, rows * width);
     for (size_t r = 0; r < rows; ++r) read(source.from(begin + r * m_), width, to + r * stride);
     return {to, stride};
   }

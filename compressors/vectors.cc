@@ -5,13 +5,6 @@
 
 namespace hora {
 
-float join(float* sums) {
-  for (size_t half = kSide / 2; half > 0; half /= 2) {
-    for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
-  }
-  return sums[0];
-}
-
 float dot(const float* a, const float* b, size_t count) {
   float sums[kSide] = {};
   host_vectors().add_products(a, b, 0, 1, count, sums);

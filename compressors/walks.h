@@ -60,6 +60,8 @@ struct WalkKernels {
   /// What a step adds to a residual, at most: the bits of its magnitude.
   uint32_t (*momentum_peak)(const MomentumJob& job);
   void (*momentum)(const MomentumJob& job);
+  /// As bfloat16, rounded at random; element i draws as element `first` + i of its tensor.
+  void (*round_halves)(const float* from, size_t count, Key key, uint64_t first, uint16_t* to);
 };
 
 /// As register_kernels(const BlockKernels*).

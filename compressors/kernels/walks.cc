@@ -182,8 +182,26 @@ void momentum(const MomentumJob& job) {
   return job.nesterov ? momentum_as<true>(job) : momentum_as<false>(job);
 }
 
+void round_halves(const float* __restrict from, size_t count, Key key, uint64_t first,
+                  uint16_t* __restrict to) {
+  constexpr uint64_t kSpan = uint64_t{1} << 32;  // of what one key is for
+  for (size_t begin = 0; begin < count;) {
+    const uint64_t at = first + begin, left = kSpan - at % kSpan;
+    const size_t end = count - begin < left ? count : begin + left;
+    const Key here = key_at(key, at);
+    const auto index = static_cast<uint32_t>(at - begin);
+    for (size_t i = begin; i < end; ++i) {
+      const uint32_t dither = random_bits(here, index + static_cast<uint32_t>(i)) & 0xFFFFu;
+      const uint32_t bits = bits_of(from[i]), up = (bits + dither) >> 16;
+      // The largest floats would become infinite.
+      to[i] = static_cast<uint16_t>((up & 0x7F80u) == 0x7F80u ? bits >> 16 : up);
+    }
+    begin = end;
+  }
+}
+
 constexpr WalkKernels kKernels = {
-    BlockKernels::Isa::HORA_ISA, peak, read, scan, momentum_peak, momentum};
+    BlockKernels::Isa::HORA_ISA, peak, read, scan, momentum_peak, momentum, round_halves};
 [[maybe_unused]] const bool kRegistered = register_kernels(&kKernels);
 
 }  // namespace

@@ -101,6 +101,25 @@ TEST(Walks, MomentumIsThePapersOnEveryInstructionSet) {
   }
 }
 
+/// Up or down by chance, and as often as the value says; the largest floats do not become infinite.
+TEST(Walks, HalvesAreRoundedAtRandomTheSameOnEveryInstructionSet) {
+  constexpr size_t kCount = 5003;
+  Values x = gradient(kCount, 9);
+  x[7] = kMost;
+  const uint64_t first = (uint64_t{1} << 32) - 100;  // the key changes on the way
+  on_every_isa([&](const std::string& isa) {
+    std::vector<uint16_t> halves(kCount);
+    host_walks().round_halves(x.data(), kCount, {1, 2}, first, halves.data());
+    for (size_t i = 0; i < kCount; ++i) {
+      const uint32_t down = bits_of(x[i]) >> 16, dither = bits_of(x[i]) & 0xFFFFu;
+      const Key key = key_at({1, 2}, first + i);
+      const uint32_t drawn = random_bits(key, static_cast<uint32_t>(first + i)) & 0xFFFFu;
+      const bool up = dither + drawn > 0xFFFFu && i != 7;
+      ASSERT_EQ(halves[i], down + (up ? 1 : 0)) << isa << " " << i;
+    }
+  });
+}
+
 TEST(Walks, ProductsAddInOneOrderOnEveryInstructionSet) {
   constexpr size_t kStride = 150;
   for (const size_t count : {1u, 15u, 16u, 17u, 64u, 149u}) {
