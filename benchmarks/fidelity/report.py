@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from run_all import machine
 
 POINTS = 0.5  # of accuracy, in percent
 SHARE = 1.0  # of the loss, in percent
+PLACES = ("--folder", "--results", "--report")  # with these the numbers would be the same
 
 
 class Results:
@@ -140,11 +142,11 @@ def write(stem: Path, runs: list[Run], failures: dict[str, str]) -> str:
     problems = list(dict.fromkeys(run["problem"] for run in runs))
     results = [Results(name, [r for r in runs if r["problem"] == name]) for name in problems]
     about = machine()
-    words = [word for word in sys.argv[1:] if not word.startswith("/")]
+    words = [word for word in sys.argv[1:] if word not in PLACES and not word.startswith("/")]
     lines = [
         "# Fidelity: what training with compression learns",
         "",
-        f"`python benchmarks/fidelity {' '.join(words)}`".replace(" `", "`"),
+        f"`python benchmarks/fidelity {shlex.join(words)}`".replace(" `", "`"),
         "",
         f"{about['processor']}, {about['cores']} cores, Linux {about['kernel']}; "
         f"load {about['load']:.1f}. Differences are means over seeds with 95 % intervals; positive "
