@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from html import escape
 
 GRID = "#e4e7ea"
 # Told apart by who sees few colors, too: after them the dashes begin.
@@ -23,7 +24,7 @@ class Sheet:
     def text(self, x: float, y: float, words: str, anchor: str = "start", weight: str = "normal"):
         self.parts.append(
             f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}">'
-            f"{words}</text>"
+            f"{escape(words)}</text>"
         )
 
     def line(self, a: tuple, b: tuple, color: str, width: float = 1.0, dash: str = "") -> None:
@@ -38,7 +39,7 @@ class Sheet:
         self.parts.append(
             f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="3.5" stroke="{color}" '
             f'stroke-width="1.5" fill="{color if filled else "white"}">'
-            f"<title>{words}</title></circle>"
+            f"<title>{escape(words)}</title></circle>"
         )
 
     def path(self, points: Sequence[tuple], color: str, dash: str = "") -> None:
@@ -132,10 +133,13 @@ class Panel(Sheet):
 
 
 class Legend(Sheet):
-    """Names of curves with their colors, in rows of `columns`."""
+    """Names of curves with their colors, in rows no wider than `width`; `height` is theirs."""
 
-    def __init__(self, place: tuple[float, float], names: Sequence[str], columns: int, each: float):
+    def __init__(self, place: tuple[float, float], names: Sequence[str], width: float) -> None:
         super().__init__()
+        each = 44 + 6.5 * max(map(len, names), default=0)
+        columns = max(1, int(width / each))
+        self.height = 18 * -(-len(names) // columns)
         for index, name in enumerate(names):
             x = place[0] + index % columns * each
             y = place[1] + index // columns * 18

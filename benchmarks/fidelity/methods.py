@@ -43,8 +43,8 @@ METHODS = {
 # Settings for short runs of small networks, and why the preset as it is falls behind there. Chosen
 # on the convnet with seed 101, which is not reported.
 TUNED = {
-    "onebit;rule=dim<=1->none": "biases as they are: a thousandth of the bytes, and each is "
-    "otherwise plus or minus one of two means",
+    "onebit;rule=dim<=1->none": "biases as they are, which costs a thousandth of the bytes: each "
+    "is otherwise one of two means",
     "strom:tau=0.1": "the threshold is an absolute number, to be chosen for each network: a step "
     "delivers at most tau, for one element in twenty, and with the preset's 0.01 what is owed "
     "grows faster than that",

@@ -122,8 +122,9 @@ def section(results: Results) -> list[str]:
 def picture(all_results: list[Results]) -> str:
     """Loss against bytes, a panel for each problem."""
     names = list(dict.fromkeys(name for one in all_results for name in one.methods))
-    sheets: list[Any] = [Legend((50, 24), names, 8, 118)]
-    top = 24 + 18 * -(-len(names) // 8) + 26
+    legend = Legend((50, 24), names, 940)
+    sheets: list[Any] = [legend]
+    top = legend.height + 50
     for index, one in enumerate(all_results):
         curves = {name: one.curve(name)[1:] for name in one.methods}
         points = [point for curve in curves.values() for point in curve]

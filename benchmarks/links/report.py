@@ -155,8 +155,9 @@ def modelled_table(results: Results) -> list[str]:
 def training_picture(results: Results) -> str:
     """The loss against time, a panel for each link; the last ones are modelled."""
     trainers = list(results.curves)
-    sheets: list[Any] = [Legend((50, 24), trainers, 6, 150)]
-    top = 24 + 18 * -(-len(trainers) // 6) + 30
+    legend = Legend((50, 24), trainers, 940)
+    sheets: list[Any] = [legend]
+    top = legend.height + 54
     panels: list[tuple[str, dict[str, float]]] = []
     for link in results.links:
         panels.append((link, {t: each.median for t, each in results.times(link).items()}))
@@ -208,7 +209,7 @@ def layer_picture(results: Results) -> str:
         panel.curve(lines[trainer], *style(index))
         for count, ms in lines[trainer]:
             panel.mark(panel.at(count, ms), style(index)[0], f"{trainer}: {ms:.1f} ms")
-    return figure((620, 430), [Legend((60, 22), trainers, 4, 130), panel])
+    return figure((620, 430), [Legend((60, 22), trainers, 520), panel])
 
 
 def _page(title: str, results: Results, about: dict[str, Any], command: str) -> list[str]:

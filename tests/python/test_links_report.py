@@ -6,6 +6,7 @@ Method: turns made up by hand, so that every number of the page is known.
 import importlib.util
 import pathlib
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
@@ -73,3 +74,11 @@ def test_nobody_misses_a_loss_that_float32_did_not_learn(report):
     assert results.target is None
     assert "not reached" not in "".join(report.table(results, "4 hosts of 1, 1gbit"))
     assert "<polyline" in report.training_picture(results)
+
+
+def test_a_trainer_with_a_rule_in_its_name_leaves_the_picture_well_formed(report):
+    name = "hora onebit;rule=dim<=1->none"
+    picture = report.training_picture(
+        report.Results([*turns(), step(name, [1.0]), loss(name, [1.0] * 15)])
+    )
+    assert name in [text.text for text in ElementTree.fromstring(picture).iter() if text.text]
