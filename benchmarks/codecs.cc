@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,7 +49,7 @@ class Work {
     const Status done =
         codec_->traits().linear
             ? codec_->finish(turn_, piece(), state_, payloads_.back(), sum_.data(), 1.0f)
-            : codec_->decode_add(turn_, payloads_.back(), 0, sum_, 1.0f);
+            : codec_->decode_add(turn_, sent(payloads_.back()), 0, sum_, 1.0f);
     HORA_CHECK(done.ok(), done.message());
   }
   void copy() { std::memcpy(sum_.data(), g_.data(), g_.size() * sizeof(float)); }
@@ -58,9 +59,9 @@ class Work {
 
   double bytes() const { return 4.0 * static_cast<double>(g_.size()); }
   double ratio() const {
-    double sent = 0;
-    for (const auto& payload : payloads_) sent += static_cast<double>(payload.size());
-    return bytes() / sent;
+    double all = 0;
+    for (const auto& payload : payloads_) all += static_cast<double>(sent(payload).size());
+    return bytes() / all;
   }
   /// Everything that encoding changes.
   std::vector<float> residual() { return state_.slab("residual")->wide(); }
@@ -68,6 +69,9 @@ class Work {
 
  private:
   Piece piece() const { return {g_.data(), 0, g_.size()}; }
+  std::span<const std::byte> sent(std::span<const std::byte> payload) const {
+    return payload.first(codec_->used_bytes(payload, g_.size()));
+  }
 
   const std::unique_ptr<Codec> codec_;
   State state_;

@@ -18,6 +18,9 @@ class Around : public Codec {
   Traits traits() const override { return inner_->traits(); }
   size_t granule() const override { return inner_->granule(); }
   size_t payload_bytes(size_t count) const override { return inner_->payload_bytes(count); }
+  size_t used_bytes(std::span<const std::byte> payload, size_t count) const override {
+    return inner_->used_bytes(payload, count);
+  }
   std::vector<SlabSpec> slabs(size_t count) const override { return inner_->slabs(count); }
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {

@@ -92,6 +92,7 @@ class Workspace {
     kHalves,
     kTransform,
     kSent,
+    kDecoded,
     kChosen,
     kValues,
     kCandidates,
@@ -133,12 +134,14 @@ struct Traits {
   bool sparse = false;        ///< selects over a whole piece, decodes few: gather, do not recode
   bool conserves = false;     ///< input + what was owed = decoded + what is owed
   bool votes = false;         ///< says one of two values for each element: vote() is there
+  bool varies = false;        ///< a payload may be shorter than payload_bytes(): see used_bytes()
   Draws draws = Draws::kNone;
 };
 
 /// Gradient to payload and back, for one tensor. Immutable; everything that changes is in State.
 ///
-/// Payload size depends on `count` alone; a codec that selects writes how much it used inside. A
+/// A payload's size depends on `count` alone, and a codec that selects writes how much it used
+/// inside, so that no size needs to be sent; unless it `varies`, and says itself where it ends. A
 /// NaN or an Inf poisons its block: it decodes to NaN, and the block's residual stays as it was.
 ///
 /// Threads: any; a State and a Workspace are used by one at a time.
@@ -149,16 +152,24 @@ class Codec {
   const Extent& extent() const { return extent_; }
 
   virtual Traits traits() const = 0;
-  virtual size_t granule() const = 0;  ///< pieces begin at multiples of this
-  virtual size_t payload_bytes(size_t count) const = 0;
+  virtual size_t granule() const = 0;                    ///< pieces begin at multiples of this
+  virtual size_t payload_bytes(size_t count) const = 0;  ///< if it varies, the most there can be
   virtual std::vector<SlabSpec> slabs(size_t count) const = 0;
 
-  /// Writes payload_bytes(piece.count) bytes, aligned to 4, and settles the memory.
+  /// Writes payload_bytes(piece.count) bytes, aligned to 4, and settles the memory. If it varies,
+  /// only used_bytes() of them mean something, and travel.
   virtual void encode(const Turn& turn, const Piece& piece, State& state,
                       std::byte* payload) const = 0;
 
-  /// sum[i] += scale * decoded[i]. Errors: kCorrupt for a payload that encode() cannot have
-  /// written; then nothing was added.
+  /// Where the payload for `count` elements that `payload` begins with ends, never beyond its end.
+  /// Anybody's bytes may stand there: of those that encode() cannot have written decode_add() is
+  /// the judge. Cheap beside it.
+  virtual size_t used_bytes(std::span<const std::byte> payload, size_t /*count*/) const {
+    return payload.size();
+  }
+
+  /// sum[i] += scale * decoded[i]. `payload` has used_bytes(). Errors: kCorrupt for a payload that
+  /// encode() cannot have written, of whatever length; then nothing was added.
   virtual Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t first,
                             std::span<float> sum, float scale) const = 0;
 

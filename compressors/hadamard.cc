@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -64,6 +65,8 @@ class Hadamard final : public Codec {
       if (bad || poisoned({rotated}, width)) std::fill_n(rotated, width, float_of(kPoison));
       const size_t bytes = inner_->payload_bytes(width);
       inner_->encode(plain, {rotated, first, width}, none, payload);
+      const size_t used = inner_->used_bytes({payload, bytes}, width);
+      std::memset(payload + used, 0, bytes - used);
       if (here.residual && !bad) {
         float* sent = rotated + block_;
         HORA_CHECK(decode_block(plain, {payload, bytes}, first, {sent, n}).ok(), "its own payload");
@@ -107,6 +110,7 @@ class Hadamard final : public Codec {
                       std::span<float> out) const {
     const size_t width = padded(out.size());
     std::fill_n(out.data(), width, 0.0f);
+    payload = payload.first(inner_->used_bytes(payload, width));
     HORA_TRY(inner_->decode_add(turn, payload, first, {out.data(), width}, 1.0f));
     rotation_.back(out.data(), out.size(), width, key_of(turn, first),
                    static_cast<uint32_t>(first));

@@ -1,12 +1,12 @@
 // `lossless`: floats to the bit, in fewer bits: sign and mantissa as they are, and the exponent by
 // how common it is in its block, for gradients have few exponents.
 //
-// A payload's size is a function of the count, so the saving must be asked for: `room` is the share
-// of the floats' bytes that a payload has. A block that does not fit loses the last bits of its
-// mantissas, as few as possible and never more than bfloat16 does; they stay in the memory, to the
-// bit. Gradients like normal numbers need about 27 of 32 bits to be lossless.
+// Gradients like normal numbers need about 27 of 32 bits. A payload is as long as it needs to be;
+// but with a `room` below 1, which is a share of the floats' bytes, it always has just that size. A
+// block that does not fit loses the last bits of its mantissas, as few as possible and never more
+// than bfloat16 does; they stay in the memory, to the bit.
 //
-//   payload = block after block of 4096 elements, then zeros up to its room
+//   payload = block after block of 4096 elements, then zeros up to its room if that is below 1
 //   block   = u32 bytes of this block, u8 kind
 //   kind 0: the floats
 //   kind 1: u16 symbols, u16 mantissa, u16 symbol[symbols], the most common first, then for each
@@ -141,12 +141,24 @@ class Lossless final : public Codec {
     return {.unbiased = room_ == 1,
             .contractive = true,
             .exact_values = true,
-            .conserves = memory_.conserves()};
+            .conserves = memory_.conserves(),
+            .varies = varies()};
   }
   size_t granule() const override { return kBlock; }
   size_t payload_bytes(size_t count) const override {
     const size_t rest = count % kBlock;
     return count / kBlock * (kHead + room_of(kBlock)) + (rest ? kHead + room_of(rest) : 0);
+  }
+  size_t used_bytes(std::span<const std::byte> payload, size_t count) const override {
+    if (!varies()) return payload.size();
+    size_t used = 0;
+    for (size_t begin = 0; begin < count; begin += kBlock) {
+      uint32_t bytes = 0;
+      if (payload.size() - used < kHead) return payload.size();
+      std::memcpy(&bytes, payload.data() + used, sizeof(bytes));
+      used += std::min<size_t>(bytes, payload.size() - used);
+    }
+    return used;
   }
   std::vector<SlabSpec> slabs(size_t count) const override { return memory_.slabs(count); }
 
@@ -165,7 +177,7 @@ class Lossless final : public Codec {
       if (source.residual) keep(bits, n, form.dropped(), source.residual + begin);
       to = write_block(bits, n, ranking, form, to);
     }
-    std::memset(to, 0, static_cast<size_t>(end - to));
+    if (!varies()) std::memset(to, 0, static_cast<size_t>(end - to));
   }
 
   Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t,
@@ -174,8 +186,9 @@ class Lossless final : public Codec {
       return Status(Code::kCorrupt, fmt::format("lossless: {} bytes are no {} elements",
                                                 payload.size(), sum.size()));
     };
-    if (payload.size() != payload_bytes(sum.size())) return corrupt();
-    float* decoded = turn.workspace.floats(Workspace::kSent, sum.size() + 1);
+    const size_t most = payload_bytes(sum.size());
+    if (varies() ? payload.size() > most : payload.size() != most) return corrupt();
+    float* decoded = turn.workspace.floats(Workspace::kDecoded, sum.size() + 1);
     const auto* from = reinterpret_cast<const uint8_t*>(payload.data());
     const uint8_t* const end = from + payload.size();
     for (size_t begin = 0; begin < sum.size(); begin += kBlock) {
@@ -187,11 +200,14 @@ class Lossless final : public Codec {
       if (!read_block(from[4], from + kHead, from + bytes, n, decoded + begin)) return corrupt();
       from += bytes;
     }
+    if (varies() && from != end) return corrupt();
     for (size_t i = 0; i < sum.size(); ++i) sum[i] += scale * decoded[i];
     return {};
   }
 
  private:
+  bool varies() const { return room_ == 1; }
+
   size_t room_of(size_t n) const {
     return static_cast<size_t>(std::ceil(room_ * 4 * static_cast<double>(n)));
   }
@@ -281,8 +297,8 @@ const RegisterStage lossless(
      .order = Order::kQuantize,
      .what = "floats to the bit: exponents by how common they are",
      .keys = {{"room", "1",
-               "0.5 to 1: a payload's share of the floats' bytes; what does not fit "
-               "is cut off and stays in the memory"}},
+               "1: as many bytes as it takes; 0.5 to 1: just this share of the floats' bytes, and "
+               "what does not fit is cut off and stays in the memory"}},
      .make = make});
 
 }  // namespace

@@ -43,7 +43,8 @@ class Momentum final : public Around {
     Turn held = turn;
     held.held = true;
     inner().encode(held, piece, state, payload);
-    const std::span<const std::byte> said(payload, inner().payload_bytes(piece.count));
+    const std::span<const std::byte> all(payload, inner().payload_bytes(piece.count));
+    const std::span<const std::byte> said = all.first(inner().used_bytes(all, piece.count));
     if (before) return restore(held, piece, said, u, v, before);
     if (!mask_) return;
     for (const uint32_t i : inner().sent(turn, said, piece.count)) u[i] = 0;

@@ -39,6 +39,10 @@ setting does to a model.
 - A chain that is biased gets `ef` unless it says `noef`. A preset may stand in a chain; what it
   expands to goes where it belongs, and its memory gives way to one that is there already.
 - Ranks compare the expanded text, so presets and what they stand for are the same setting.
+- Payloads have a size that follows from the tensor's, but for `lossless` (with `room=1`, the standard),
+  `rle` and `threshold`: theirs are as long as the numbers need, and ranks tell each other the sizes before
+  they exchange them, one delay more on each way. `hora compress explain` shows the most that it may be;
+  `compressed_wire_bytes` of the [metrics](timeline.md) what it was.
 )";
 
 constexpr const char* kDown = R"(

@@ -17,7 +17,8 @@ class Sparse final : public Codec {
         selector_(std::move(selector)),
         code_(binding.code ? std::move(binding.code) : make_u16()),
         memory_(binding.memory),
-        values_(std::move(binding.inner)) {}
+        values_(std::move(binding.inner)),
+        varies_(selector_->varies() || (values_ && values_->traits().varies)) {}
 
   Traits traits() const override {
     const bool values_contract = !values_ || values_->traits().contractive;
@@ -25,57 +26,60 @@ class Sparse final : public Codec {
             .exact_values = values_ == nullptr,
             .sparse = true,
             .conserves = memory_.conserves(),
+            .varies = varies_,
             .draws = values_ ? values_->traits().draws : Draws::kNone};
   }
   size_t granule() const override { return selector_->granule(); }
   size_t payload_bytes(size_t count) const override {
-    return count == 0 ? 0 : values_at(count) + value_bytes(selector_->most(count));
+    return count == 0 ? 0 : room_for(count, selector_->most(count));
+  }
+  size_t used_bytes(std::span<const std::byte> payload, size_t count) const override {
+    if (varies_ && count == 0) return 0;
+    if (!varies_ || payload.size() < sizeof(uint32_t)) return payload.size();
+    const size_t used = entries(head_of(payload));
+    if (used > selector_->most(count)) return payload.size();
+    payload = payload.first(std::min(payload.size(), room_for(count, used)));
+    const size_t at = values_at(count, used);
+    if (!values_ || payload.size() < at) return payload.size();
+    return at + values_->used_bytes(payload.subspan(at), used);
   }
   std::vector<SlabSpec> slabs(size_t count) const override { return memory_.slabs(count); }
 
   void encode(const Turn& turn, const Piece& piece, State& state,
               std::byte* payload) const override {
     if (piece.count == 0) return;
-    std::memset(payload, 0, payload_bytes(piece.count));
     Source source = source_of(turn, piece, state, memory_);
     uint32_t* chosen = indices(turn, selector_->most(piece.count));
     const size_t used = selector_->choose(turn.workspace, source, piece.count, chosen);
-    if (used == Selector::kPoisoned) {
-      std::memcpy(payload, &kPoisonedHead, sizeof(kPoisonedHead));
-      return;
-    }
-    const auto head = static_cast<uint32_t>(used);
+    const bool poisoned = used == Selector::kPoisoned;
+    const uint32_t head = poisoned ? kPoisonedHead : static_cast<uint32_t>(used);
+    std::memset(payload, 0,
+                varies_ ? room_for(piece.count, entries(head)) : payload_bytes(piece.count));
     std::memcpy(payload, &head, sizeof(head));
+    if (poisoned) return;
     float* values = turn.workspace.floats(Workspace::kValues, used + 1);
     for (size_t j = 0; j < used; ++j) values[j] = source[chosen[j]];
     if (!source.is_settled() && source.residual) read(source, piece.count, source.residual);
     code_->write({chosen, used}, piece.count, payload + sizeof(head));
-    write_values(turn, {chosen, used}, values, payload + values_at(piece.count), source.residual);
+    write_values(turn, {chosen, used}, values, payload + values_at(piece.count, used),
+                 source.residual);
   }
 
   Status decode_add(const Turn& turn, std::span<const std::byte> payload, uint64_t,
                     std::span<float> sum, float scale) const override {
     const size_t count = sum.size();
-    if (payload.size() != payload_bytes(count)) {
-      return Status(Code::kCorrupt,
-                    fmt::format("sparse: payload has {} bytes for {} elements, not {}",
-                                payload.size(), count, payload_bytes(count)));
-    }
+    HORA_TRY(check_size(payload, count));
     if (count == 0) return {};
     const uint32_t head = head_of(payload);
     if (head == kPoisonedHead) {
       for (float& element : sum) element += float_of(kPoison);
       return {};
     }
-    if (head > selector_->most(count)) {
-      return Status(Code::kCorrupt, fmt::format("sparse: {} entries, but at most {} of {} are sent",
-                                                head, selector_->most(count), count));
-    }
     const std::span<uint32_t> chosen(indices(turn, head), head);
     if (!read_indices(payload, count, chosen))
       return Status(Code::kCorrupt, "sparse: indices out of range or out of order");
     std::span<const float> values;
-    HORA_TRY(read_values(turn, payload.subspan(values_at(count)), head, values));
+    HORA_TRY(read_values(turn, payload.subspan(values_at(count, head)), head, values));
     for (size_t j = 0; j < head; ++j) sum[chosen[j]] += scale * values[j];
     return {};
   }
@@ -99,7 +103,34 @@ class Sparse final : public Codec {
     return reinterpret_cast<uint32_t*>(
         turn.workspace.memory(Workspace::kChosen, (most + 1) * sizeof(uint32_t)));
   }
-  size_t values_at(size_t count) const { return 4 + code_->bytes(count, selector_->most(count)); }
+  Status check_size(std::span<const std::byte> payload, size_t count) const {
+    const bool headless = count == 0 || payload.size() < sizeof(uint32_t);
+    const size_t used = headless ? 0 : entries(head_of(payload));
+    if (!headless && used > selector_->most(count)) {
+      return Status(Code::kCorrupt, fmt::format("sparse: {} entries, but at most {} of {} are sent",
+                                                used, selector_->most(count), count));
+    }
+    const size_t most = varies_ && count > 0 ? room_for(count, used) : payload_bytes(count);
+    const bool shorter = varies_ && !headless && values_ && values_->traits().varies;
+    const size_t least = shorter ? values_at(count, used) : most;
+    if (least <= payload.size() && payload.size() <= most) return {};
+    return Status(Code::kCorrupt,
+                  fmt::format("sparse: payload has {} bytes for {} elements, not {}{}",
+                              payload.size(), count, shorter ? "up to " : "", most));
+  }
+
+  static size_t entries(uint32_t head) { return head == kPoisonedHead ? 0 : head; }
+
+  /// Bytes of indices; what varies has room for those `used` only.
+  size_t index_bytes(size_t count, size_t used) const {
+    return code_->bytes(count, varies_ ? used : selector_->most(count));
+  }
+  size_t values_at(size_t count, size_t used) const {
+    return sizeof(uint32_t) + index_bytes(count, used);
+  }
+  size_t room_for(size_t count, size_t used) const {
+    return values_at(count, used) + value_bytes(used);
+  }
   size_t value_bytes(size_t used) const {
     return values_ ? values_->payload_bytes(used) : used * sizeof(float);
   }
@@ -107,7 +138,7 @@ class Sparse final : public Codec {
   bool read_indices(std::span<const std::byte> payload, size_t count,
                     std::span<uint32_t> chosen) const {
     const std::span<const std::byte> coded =
-        payload.subspan(4, code_->bytes(count, selector_->most(count)));
+        payload.subspan(sizeof(uint32_t), index_bytes(count, chosen.size()));
     if (!code_->read(coded, count, chosen)) return false;
     uint64_t next = 0;
     bool ascending = true;
@@ -133,7 +164,9 @@ class Sparse final : public Codec {
     if (!residual) return;
     float* sent = turn.workspace.floats(Workspace::kSent, used + 1);
     std::fill_n(sent, used, 0.0f);
-    const Status own = values_->decode_add(plain, {body, value_bytes(used)}, 0, {sent, used}, 1.0f);
+    const std::span<const std::byte> room(body, value_bytes(used));
+    const std::span<const std::byte> said = room.first(values_->used_bytes(room, used));
+    const Status own = values_->decode_add(plain, said, 0, {sent, used}, 1.0f);
     HORA_CHECK(own.ok(), own.message());
     for (size_t j = 0; j < used; ++j) {
       if (is_finite(sent[j])) residual[chosen[j]] -= sent[j];
@@ -146,7 +179,8 @@ class Sparse final : public Codec {
       float* decoded = turn.workspace.floats(Workspace::kSent, used + 1);
       std::fill_n(decoded, used, 0.0f);
       values = {decoded, used};
-      return values_->decode_add(turn, body.first(value_bytes(used)), 0, {decoded, used}, 1.0f);
+      if (!varies_) body = body.first(value_bytes(used));
+      return values_->decode_add(turn, body, 0, {decoded, used}, 1.0f);
     }
     values = {reinterpret_cast<const float*>(body.data()), used};
     for (const float value : values) {
@@ -159,6 +193,7 @@ class Sparse final : public Codec {
   const std::unique_ptr<IndexCode> code_;
   const Memory memory_;
   const std::unique_ptr<Codec> values_;
+  const bool varies_;
 };
 
 }  // namespace

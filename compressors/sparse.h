@@ -23,6 +23,10 @@ class Selector {
                         uint32_t* chosen) const = 0;
   static constexpr size_t kPoisoned = ~size_t{0};
 
+  /// True: how many are chosen depends on the numbers so much that a payload has no room for more
+  /// than it needs, and its size varies.
+  virtual bool varies() const { return false; }
+
   /// Pieces begin at multiples of it, counted in elements of the tensor.
   virtual size_t granule() const { return 65536; }
 
@@ -36,7 +40,8 @@ class Selector {
 ///   payload = u32 used, indices (index_code.h), values[used] (f32, or the quantizer's payload)
 ///   used    = how many, or ~0: the piece held a NaN or an Inf and decodes to NaN everywhere
 ///
-/// What the largest choice does not fill is zeros.
+/// What the largest choice does not fill is zeros; where the selector or the quantizer varies,
+/// nothing is left over.
 std::unique_ptr<Codec> make_sparse(std::unique_ptr<Selector> selector, Binding& binding);
 
 }  // namespace hora

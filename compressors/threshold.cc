@@ -1,5 +1,5 @@
-// `threshold`: magnitudes of at least `tau`, but at most the `most` largest share of a piece, for
-// which the payload has room. What finds no room stays in the memory.
+// `threshold`: magnitudes of at least `tau`, but at most the `most` largest share of a piece, so
+// that a payload's size has a bound. What finds no room stays in the memory.
 //
 // Strom, "Scalable Distributed DNN Training Using Commodity GPU Cloud Computing", Interspeech 2015:
 // each of them is sent as plus or minus tau (`quant:bits=1,recon=unit,scale=`tau).
@@ -24,6 +24,7 @@ class Threshold final : public Selector {
                 uint32_t* chosen) const override {
     return choose_largest(workspace, source, count, most(count), bits_of(tau_), chosen);
   }
+  bool varies() const override { return true; }
   bool contractive() const override { return false; }  // nothing may reach tau
 
  private:
@@ -43,7 +44,7 @@ const RegisterStage threshold({.name = "threshold",
                                .what = "what is at least tau (Strom 2015)",
                                .keys = {{"tau", "0.01", "the smallest magnitude that is sent"},
                                         {"most", "0.05",
-                                         "share of the elements that a payload has room for"}},
+                                         "share of the elements that is sent at most"}},
                                .make = make});
 
 }  // namespace

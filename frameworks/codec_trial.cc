@@ -56,6 +56,7 @@ class CodecTrial {
     result["exact_values"] = traits.exact_values;
     result["sparse"] = traits.sparse;
     result["conserves"] = traits.conserves;
+    result["varies"] = traits.varies;
     result["random"] = traits.draws != Draws::kNone;
     return result;
   }
@@ -88,7 +89,13 @@ class CodecTrial {
       if (payload[i] != kPattern)
         raise(Status(Code::kInternal, "encode wrote more than payload_bytes() promises"));
     }
-    return nb::bytes(payload.data(), payload_bytes());
+    payload.resize(payload_bytes());
+    return nb::bytes(payload.data(), codec_->used_bytes(payload, count()));
+  }
+
+  /// Where the payload that `payload` begins with ends.
+  size_t used_bytes(const nb::bytes& payload) const {
+    return codec_->used_bytes(bytes_in(payload), count());
   }
 
   /// Adds `scale` times what `payload` says. ValueError: it was refused, or the codec has failed.
@@ -191,6 +198,7 @@ void define_codec_trial(nb::module_& m) {
       .def_prop_ro("memory_bytes", &CodecTrial::memory_bytes)
       .def("encode", &CodecTrial::encode, nb::arg("values"), nb::arg("step") = 0,
            nb::arg("rank") = 0, nb::arg("size") = 1)
+      .def("used_bytes", &CodecTrial::used_bytes, nb::arg("payload"))
       .def("decode_add", &CodecTrial::decode_add, nb::arg("payload"), nb::arg("sum"),
            nb::arg("scale") = 1)
       .def("finish", &CodecTrial::finish, nb::arg("payload"), nb::arg("result"))

@@ -44,6 +44,7 @@ std::string promises_of(const Traits& traits) {
   add(traits.contractive, "contracts");
   add(traits.conserves, "keeps what it drops");
   add(traits.sparse, "sparse");
+  add(traits.varies, "sent/step at most");
   return list.empty() ? "none" : list;
 }
 

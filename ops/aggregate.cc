@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include <fmt/format.h>
+
 #include "ops/aggregate_job.h"
 #include "ops/merge.h"
 
@@ -18,47 +20,100 @@ void undo_encodings(Job& job, int striped) {
   Walk walk(job.slots, striped);
   Chunk chunk;
   for (size_t i = 0; i < job.encoded && walk.next(chunk); ++i) {
-    take_back(job, chunk, job.out + job.advance(chunk), nullptr);
+    take_back(job, chunk, job.said(chunk), nullptr);
   }
 }
 
-// Gather: everybody receives every payload and decodes them in rank order
+Ticket encode_all(Job& job, int striped) {
+  Walk walk(job.slots, striped);
+  for (Chunk chunk; walk.next(chunk);) {
+    encode(job, chunk);
+    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  }
+  co_return Status();
+}
 
-Status gathered_result(Job& job, const Chunk& chunk, size_t at, size_t each,
-                       std::span<float> result) {
-  for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(job.turn(*chunk.slot),
-                                           {job.all + r * each + at, chunk.bytes}, chunk.first,
-                                           result, job.result_scale()));
+/// Adds what every member says of the chunk, in rank order. `memory` has their parts.
+Status add_up(Job& job, const Chunk& chunk, const std::byte* memory, std::span<float> sum,
+              float scale) {
+  const Codec& codec = *chunk.slot->codec;
+  for (int r = 0; r < job.ranks(); ++r) {
+    const auto payload = job.from.read(r, memory, codec, chunk.count, chunk.bytes);
+    HORA_TRY(codec.decode_add(job.turn(*chunk.slot), payload, chunk.first, sum, scale));
   }
   return {};
 }
 
+// Where sizes vary: who sends how much
+
+/// Members hear how many bytes each of them sends: `mine` has one number for all, or one for each.
+/// They take the place of the most that could have been, in `parts`.
+Ticket tell_sizes(Job& job, std::span<const size_t> mine, Parts& parts) {
+  const auto ranks = static_cast<size_t>(job.ranks());
+  auto* told = reinterpret_cast<uint64_t*>(job.scratch(kSizes, 2 * ranks * sizeof(uint64_t)));
+  uint64_t* const heard = told + ranks;
+  std::copy(mine.begin(), mine.end(), told);
+  auto* table = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
+  const std::span<size_t> each(table, ranks);
+  std::fill(each.begin(), each.end(), sizeof(uint64_t));
+  auto* const from = reinterpret_cast<const std::byte*>(told);
+  auto* const to = reinterpret_cast<std::byte*>(heard);
+  job.count_sent((ranks - 1) * sizeof(uint64_t));
+  if (mine.size() == ranks)
+    HORA_CO_TRY(co_await job.communicator.alltoall(job.lane, job.next_tag(), from, each, to, each));
+  else
+    HORA_CO_TRY(co_await job.communicator.allgather(job.lane, job.next_tag(), from, to, each));
+  for (size_t r = 0; r < ranks; ++r) {
+    if (heard[r] > parts.sizes[r] || heard[r] % 8 != 0) {
+      co_return Status(Code::kCorrupt,
+                       fmt::format("rank {} of the set announces payloads of {} bytes; of such "
+                                   "tensors they have {} at most, and a multiple of 8",
+                                   r, heard[r], parts.sizes[r]));
+    }
+    parts.sizes[r] = heard[r];
+  }
+  parts.begin();
+  co_return Status();
+}
+
+/// Nobody has sent more than its payloads.
+Status all_read(const Parts& parts) {
+  for (size_t r = 0; r < parts.sizes.size(); ++r) {
+    if (parts.cursors[r] == parts.ends[r]) continue;
+    return Status(Code::kCorrupt,
+                  fmt::format("rank {} of the set has sent {} bytes, of which payloads take {}", r,
+                              parts.sizes[r], parts.sizes[r] - (parts.ends[r] - parts.cursors[r])));
+  }
+  return {};
+}
+
+// Gather: everybody receives every payload and decodes them in rank order
+
 Ticket gather(Job& job) {
   const auto ranks = static_cast<size_t>(job.ranks());
-  const size_t each = lay_out(job, 0, 1);
-  job.all = job.scratch(kAll, each * ranks);
-  job.out = job.all + static_cast<size_t>(job.me()) * each;
-  Walk walk(job.slots, 0);
-  for (Chunk chunk; walk.next(chunk);) {
-    encode(job, chunk, job.out + job.advance(chunk));
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  const size_t most = lay_out(job, 0, 1);
+  job.all = job.scratch(kAll, most * ranks);
+  job.out = job.varies ? job.scratch(kOut, most) : job.all + static_cast<size_t>(job.me()) * most;
+  HORA_CO_TRY(co_await encode_all(job, 0));
+  if (job.varies) {
+    pack(job);
+    HORA_CO_TRY(co_await tell_sizes(job, job.there.sizes, job.from));
   }
-  auto* bytes = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
-  std::fill_n(bytes, ranks, each);
-  HORA_CO_TRY(co_await job.communicator.allgather(job.lane, Tag::of(job.sequence, 0), job.out,
-                                                  job.all, {bytes, ranks}));
+  job.count_sent(job.there.sizes[0] * (ranks - 1));
+  HORA_CO_TRY(co_await job.communicator.allgather(job.lane, job.next_tag(), job.out, job.all,
+                                                  job.from.sizes));
   bool finite = true;
   job.begin_cursors();
-  walk = Walk(job.slots, 0);
+  Walk walk(job.slots, 0);
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(gathered_result(job, chunk, job.advance(chunk), each, result));
+    HORA_CO_TRY(add_up(job, chunk, job.all, result, job.result_scale()));
     if (const Verdict no = judge(*chunk.slot, result); !no.status.ok())
       co_return co_await complete(job, no);
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
+  HORA_CO_TRY(all_read(job.from));
   const Verdict fine;
   HORA_CO_TRY(co_await complete(job, fine));
   if (finite) co_return Status();
@@ -66,11 +121,10 @@ Ticket gather(Job& job) {
   job.begin_cursors();
   walk = Walk(job.slots, 0);
   for (Chunk chunk; walk.next(chunk);) {
-    const size_t at = job.advance(chunk);
     const std::span<float> result(job.floats(kStage, chunk.count), chunk.count);
     std::fill(result.begin(), result.end(), 0.0f);
-    HORA_CO_TRY(gathered_result(job, chunk, at, each, result));
-    take_back(job, chunk, job.out + at, result.data());
+    HORA_CO_TRY(add_up(job, chunk, job.all, result, job.result_scale()));
+    take_back(job, chunk, job.said(chunk), result.data());
   }
   co_return Status();
 }
@@ -78,50 +132,62 @@ Ticket gather(Job& job) {
 // Recode: parts go to their owners, who decode and add them in rank order, encode the sum with
 // a memory of their own, and send it to all, themselves included. Vote: owners count ballots
 
-Status add_up(Job& job, const Chunk& chunk, size_t at, std::span<float> sum, float scale) {
-  const size_t each = job.there.sizes[static_cast<size_t>(job.me())];
-  for (size_t r = 0; r < static_cast<size_t>(job.ranks()); ++r) {
-    HORA_TRY(chunk.slot->codec->decode_add(
-        job.turn(*chunk.slot), {job.in + r * each + at, chunk.bytes}, chunk.first, sum, scale));
-  }
-  return {};
-}
-
-Status recode_chunk(Job& job, const Chunk& chunk, size_t at, std::byte* to) {
+Status recode_chunk(Job& job, const Chunk& chunk, std::byte* to) {
   const std::span<float> sum(job.floats(kStage, chunk.count), chunk.count);
   std::fill(sum.begin(), sum.end(), 0.0f);
-  HORA_TRY(add_up(job, chunk, at, sum, 1.0f));
+  HORA_TRY(add_up(job, chunk, job.in, sum, 1.0f));
   chunk.slot->second().encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
                               job.owned(chunk), to);
   ++job.recoded;
   return {};
 }
 
-/// `own` is where this rank's part of the way back begins.
-Ticket recode_own_parts(Job& job, std::byte* own) {
-  Walk walk(job.slots, job.ranks());
-  size_t at = 0;
-  for (Chunk chunk; walk.next(chunk);) {
-    if (chunk.owner != job.me()) continue;
-    if (job.votes) {
-      const size_t each = job.there.sizes[static_cast<size_t>(job.me())];
-      HORA_CO_TRY(chunk.slot->codec->vote(job.in + at, each, static_cast<size_t>(job.ranks()),
-                                          chunk.count, own));
-    } else {
-      HORA_CO_TRY(recode_chunk(job, chunk, at, own));
-    }
-    std::memset(own + chunk.back_bytes, 0, aligned(chunk.back_bytes) - chunk.back_bytes);
-    at += aligned(chunk.bytes);
-    own += aligned(chunk.back_bytes);
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  co_return Status();
+/// Ballots lie as far apart as those for this owner take.
+Status count_ballots(Job& job, const Chunk& chunk, std::byte* to) {
+  const Codec& codec = *chunk.slot->codec;
+  const auto first = job.from.read(0, job.in, codec, chunk.count, chunk.bytes);
+  return codec.vote(first.data(), job.from.sizes[0], static_cast<size_t>(job.ranks()), chunk.count,
+                    to);
 }
 
-Status recoded_result(Job& job, const Chunk& chunk, size_t at, std::span<float> result) {
-  return chunk.slot->second().decode_add(job.owner_turn(*chunk.slot),
-                                         {job.all + at, chunk.back_bytes}, chunk.first, result,
-                                         job.result_scale());
+/// `bytes` becomes how many there are in `job.own`.
+Ticket recode_own_parts(Job& job, size_t& bytes) {
+  Walk walk(job.slots, job.ranks());
+  bytes = 0;
+  for (Chunk chunk; walk.next(chunk);) {
+    if (chunk.owner != job.me()) continue;
+    std::byte* const to = job.own + bytes;
+    HORA_CO_TRY(job.votes ? count_ballots(job, chunk, to) : recode_chunk(job, chunk, to));
+    bytes += filled_up(chunk.slot->second(), to, chunk.count, chunk.back_bytes);
+    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  }
+  co_return job.votes ? Status() : all_read(job.from);
+}
+
+Status recoded_result(Job& job, const Chunk& chunk, std::span<float> result) {
+  const Codec& codec = chunk.slot->second();
+  const auto payload = job.back.read(chunk.owner, job.all, codec, chunk.count, chunk.back_bytes);
+  return codec.decode_add(job.owner_turn(*chunk.slot), payload, chunk.first, result,
+                          job.result_scale());
+}
+
+/// Payloads to their owners, and the sums that this rank owns to all.
+Ticket send_to_owners(Job& job) {
+  const auto me = static_cast<size_t>(job.me());
+  if (job.varies) {
+    pack(job);
+    HORA_CO_TRY(co_await tell_sizes(job, job.there.sizes, job.from));
+  }
+  job.count_sent(job.there.begin() - job.there.sizes[me]);
+  co_return co_await job.communicator.alltoall(job.lane, job.next_tag(), job.out, job.there.sizes,
+                                               job.in, job.from.sizes);
+}
+
+Ticket send_sums(Job& job, size_t bytes) {
+  if (job.back_varies) HORA_CO_TRY(co_await tell_sizes(job, {&bytes, 1}, job.back));
+  job.count_sent(bytes * (job.back.sizes.size() - 1));
+  co_return co_await job.communicator.allgather(job.lane, job.next_tag(), job.own, job.all,
+                                                job.back.sizes);
 }
 
 Ticket recode(Job& job) {
@@ -129,30 +195,26 @@ Ticket recode(Job& job) {
   job.out = job.scratch(kOut, lay_out(job, job.ranks(), ranks));
   job.in = job.scratch(kIn, job.there.sizes[me] * ranks);
   job.all = job.scratch(kAll, job.back.begin());
+  job.own =
+      job.back_varies ? job.scratch(kOwn, job.back.sizes[me]) : job.all + job.back.cursors[me];
+  HORA_CO_TRY(co_await encode_all(job, job.ranks()));
+  HORA_CO_TRY(co_await send_to_owners(job));
+  job.begin_cursors();
+  size_t bytes = 0;
+  HORA_CO_TRY(co_await recode_own_parts(job, bytes));
+  HORA_CO_TRY(co_await send_sums(job, bytes));
+  bool finite = true;
+  job.begin_cursors();
   Walk walk(job.slots, job.ranks());
   for (Chunk chunk; walk.next(chunk);) {
-    encode(job, chunk, job.out + job.advance(chunk));
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  auto* receive = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
-  std::fill_n(receive, ranks, job.there.sizes[me]);
-  HORA_CO_TRY(co_await job.communicator.alltoall(job.lane, Tag::of(job.sequence, 0), job.out,
-                                                 job.there.sizes, job.in, {receive, ranks}));
-  job.begin_cursors();
-  std::byte* const own = job.all + job.back.cursors[me];
-  HORA_CO_TRY(co_await recode_own_parts(job, own));
-  HORA_CO_TRY(co_await job.communicator.allgather(job.lane, Tag::of(job.sequence, 1), own, job.all,
-                                                  job.back.sizes));
-  bool finite = true;
-  walk = Walk(job.slots, job.ranks());
-  for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(recoded_result(job, chunk, job.advance_back(chunk), result));
+    HORA_CO_TRY(recoded_result(job, chunk, result));
     if (const Verdict no = judge(*chunk.slot, result); !no.status.ok())
       co_return co_await complete(job, no);
     finite = end_result(chunk, result) && finite;
     if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
   }
+  HORA_CO_TRY(all_read(job.back));
   const Verdict fine;
   HORA_CO_TRY(co_await complete(job, fine));
   if (finite) co_return Status();
@@ -162,8 +224,8 @@ Ticket recode(Job& job) {
   for (Chunk chunk; walk.next(chunk);) {
     const std::span<float> result(job.floats(kStage, chunk.count), chunk.count);
     std::fill(result.begin(), result.end(), 0.0f);
-    HORA_CO_TRY(recoded_result(job, chunk, job.advance_back(chunk), result));
-    take_back(job, chunk, job.out + job.advance(chunk), result.data());
+    HORA_CO_TRY(recoded_result(job, chunk, result));
+    take_back(job, chunk, job.said(chunk), result.data());
   }
   co_return Status();
 }
@@ -172,25 +234,24 @@ Ticket recode(Job& job) {
 /// sent it, so E = E' + said - sum. Where anything is poisoned E had stayed as it was.
 void undo_second_encodings(Job& job) {
   job.begin_cursors();
-  const std::byte* own = job.all + job.back.cursors[static_cast<size_t>(job.me())];
+  const std::byte* own = job.own;
   Walk walk(job.slots, job.ranks());
-  size_t at = 0, undone = 0;
+  size_t undone = 0;
   for (Chunk chunk; undone < job.recoded && walk.next(chunk);) {
     if (chunk.owner != job.me()) continue;
     State& owned = job.owned(chunk);
-    if (owned.slab("residual")) {
-      const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
-      std::fill(back.begin(), back.end(), 0.0f);
-      Status own_status = chunk.slot->second().decode_add(
-          job.owner_turn(*chunk.slot), {own, chunk.back_bytes}, chunk.first, back, 1.0f);
-      if (own_status.ok()) own_status = add_up(job, chunk, at, back, -1.0f);
-      HORA_CHECK(own_status.ok(), own_status.message());  // both were decoded or written before
-      for (size_t i = 0; i < chunk.count; ++i) {
-        if (is_finite(back[i])) owe(owned, chunk.first + i, back[i]);
-      }
+    const Codec& codec = chunk.slot->second();
+    const size_t bytes = codec.used_bytes({own, chunk.back_bytes}, chunk.count);
+    const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
+    std::fill(back.begin(), back.end(), 0.0f);
+    Status status =
+        codec.decode_add(job.owner_turn(*chunk.slot), {own, bytes}, chunk.first, back, 1.0f);
+    if (status.ok()) status = add_up(job, chunk, job.in, back, -1.0f);
+    HORA_CHECK(status.ok(), status.message());  // both were decoded or written before
+    for (size_t i = 0; i < chunk.count; ++i) {
+      if (is_finite(back[i])) owe(owned, chunk.first + i, back[i]);
     }
-    at += aligned(chunk.bytes);
-    own += aligned(chunk.back_bytes);
+    own += aligned(bytes);
     ++undone;
   }
 }
@@ -324,6 +385,19 @@ bool is_striped(Aggregation how) {
   return how == Aggregation::kRecode || how == Aggregation::kVote;
 }
 
+/// Whether anybody's payloads vary in size on their way there, and sums' on theirs back. In a merge
+/// they do not travel.
+struct Varying {
+  bool there = false, back = false;
+  Varying(Aggregation how, std::span<const Slot> slots) {
+    const bool striped = is_striped(how);
+    for (const Slot& slot : slots) {
+      there = there || ((striped || how == Aggregation::kGather) && slot.codec->traits().varies);
+      back = back || (striped && slot.second().traits().varies);
+    }
+  }
+};
+
 }  // namespace
 
 Ticket aggregation::aggregate(Lane& lane, Communicator& communicator, uint64_t sequence,
@@ -333,6 +407,11 @@ Ticket aggregation::aggregate(Lane& lane, Communicator& communicator, uint64_t s
           combine, LaneWorkspace(lane), ending,   how == Aggregation::kVote};
   const Verdict fine;
   if (slots.empty()) co_return co_await complete(job, fine);
+  const Varying varying(how, slots);
+  job.varies = varying.there;
+  job.back_varies = varying.back;
+  if (combine.sent && !job.varies && !job.back_varies)
+    *combine.sent += wire_bytes(how, slots, job.ranks(), combine.degrees);
   if (how == Aggregation::kDense) co_return co_await dense(job);
   HORA_CHECK(combine.op == ReduceOp::kSum || combine.op == ReduceOp::kAverage,
              "compressed gradients are summed or averaged");
@@ -375,8 +454,11 @@ uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
       once += aligned(chunk.slot->codec->round_bytes(round, chunk.count, size));
     }
   }
-  if (how == Aggregation::kGather) return once * (ranks - 1);
-  return (once + (is_striped(how) ? back : once)) * (ranks - 1) / ranks;
+  const Varying varying(how, slots);
+  const uint64_t sizes =
+      (uint64_t{varying.there} + uint64_t{varying.back}) * sizeof(uint64_t) * (ranks - 1);
+  if (how == Aggregation::kGather) return once * (ranks - 1) + sizes;
+  return sizes + (once + (is_striped(how) ? back : once)) * (ranks - 1) / ranks;
 }
 
 }  // namespace hora

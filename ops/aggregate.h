@@ -37,12 +37,18 @@ struct Combine {
   ReduceOp op = ReduceOp::kAverage;  ///< kSum or kAverage; kDense takes every ReduceOp
   double prescale = 1, postscale = 1;
   std::span<const int> degrees = {};  ///< kMerge: those wanted of its butterfly (merging.h)
+  uint64_t* sent = nullptr;           ///< grows by the bytes of compressed values that go to others
 };
 
 /// Sums or averages every slot over the communicator's members: one exchange (or one for each
 /// round) for the whole bucket. Written once for every codec. Payloads are decoded in rank order
 /// and everybody uses the decoded result, so all ranks hold the same bits, whatever the backend,
 /// the bucket or the split of tensors.
+///
+/// Where a codec of the bucket `varies`, payloads are as long as they need to be, and an exchange
+/// of their lengths goes before that of the payloads, on the way to owners and on the way back.
+/// kCorrupt names a rank that announces more than its payloads could take, or sends more than they
+/// do.
 ///
 /// Transactional: if the ticket ends with an error, what this rank had put into messages is back in
 /// its memories and the results are undefined. Where a rank's NaN or Inf made a block of the result
@@ -74,7 +80,8 @@ Slot between_hosts(const Slot& slot, const Layers& layers);
 
 constexpr size_t kAggregateScratch = 32;
 
-/// Bytes that a rank sends to others for such a bucket, averaged over ranks.
+/// Bytes that a rank sends to others for such a bucket, averaged over ranks; where sizes vary, the
+/// most that it may be.
 uint64_t wire_bytes(Aggregation how, std::span<const Slot> slots, int size,
                     std::span<const int> degrees = {});
 

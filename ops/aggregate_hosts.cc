@@ -51,7 +51,7 @@ class ThroughHosts final : public Ending {
         dtype_(slots.front().dtype),
         width_(bytes_of(dtype_)),
         within_{dtype_, ReduceOp::kSum, combine.prescale, 1},
-        between_{combine.op, 1, combine.postscale, combine.degrees} {
+        between_{combine.op, 1, combine.postscale, combine.degrees, combine.sent} {
     if (combine.op == ReduceOp::kAverage)
       within_.postscale = static_cast<double>(layers_.hosts) / communicator.size();
   }
@@ -220,8 +220,10 @@ Ticket aggregate_between_hosts(Lane& lane, Communicator& communicator, uint64_t 
                                Aggregation how, std::span<const Slot> slots, Combine combine) {
   if (slots.empty()) co_return Status();
   const Layers layers = communicator.layers();
-  if (layers.hosts == 1)
+  if (layers.hosts == 1) {
+    combine.sent = nullptr;  // nothing is compressed
     co_return co_await aggregate(lane, communicator, sequence, Aggregation::kDense, slots, combine);
+  }
   if (layers.hosts == communicator.size())
     co_return co_await aggregate(lane, *layers.between, sequence * layers.tags, how, slots,
                                  combine);

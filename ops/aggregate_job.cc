@@ -22,10 +22,19 @@ Piece piece_of(Job& job, const Chunk& chunk) {
   return {wide, chunk.first, chunk.count};
 }
 
-void encode(Job& job, const Chunk& chunk, std::byte* to) {
-  chunk.slot->codec->encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), to);
-  std::memset(to + chunk.bytes, 0, aligned(chunk.bytes) - chunk.bytes);
+void encode(Job& job, const Chunk& chunk) {
+  const Codec& codec = *chunk.slot->codec;
+  size_t& cursor = job.there.cursors[static_cast<size_t>(chunk.owner)];
+  std::byte* const to = job.out + cursor;
+  codec.encode(job.turn(*chunk.slot), piece_of(job, chunk), job.mine(chunk), to);
+  cursor += filled_up(codec, to, chunk.count, chunk.bytes);
   ++job.encoded;
+}
+
+size_t filled_up(const Codec& codec, std::byte* payload, size_t count, size_t most) {
+  const size_t used = codec.used_bytes({payload, most}, count);
+  std::memset(payload + used, 0, aligned(used) - used);
+  return aligned(used);
 }
 
 std::span<float> begin_result(Job& job, const Chunk& chunk) {
@@ -55,23 +64,46 @@ Ticket complete(Job& job, const Verdict& verdict) {
   co_return co_await job.ending->run(verdict);
 }
 
-void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result) {
+void take_back(Job& job, const Chunk& chunk, std::span<const std::byte> payload,
+               const float* result) {
   chunk.slot->codec->take_back(job.turn(*chunk.slot), {nullptr, chunk.first, chunk.count},
-                               job.mine(chunk), {payload, chunk.bytes}, result);
+                               job.mine(chunk), payload, result);
 }
 
 size_t lay_out(Job& job, int striped, size_t owners) {
-  auto* table = reinterpret_cast<size_t*>(job.scratch(kTables, 4 * owners * sizeof(size_t)));
-  std::fill_n(table, 4 * owners, 0);
-  job.there = {{table, owners}, {table + owners, owners}};
-  job.back = {{table + 2 * owners, owners}, {table + 3 * owners, owners}};
+  const auto ranks = static_cast<size_t>(job.ranks());
+  const size_t length = 3 * (2 * owners + ranks);
+  auto* table = reinterpret_cast<size_t*>(job.scratch(kTables, length * sizeof(size_t)));
+  std::fill_n(table, length, 0);
+  const auto parts = [&](size_t n) {
+    const Parts made{{table, n}, {table + n, n}, {table + 2 * n, n}};
+    table += 3 * n;
+    return made;
+  };
+  job.there = parts(owners);
+  job.back = parts(owners);
+  job.from = parts(ranks);
   Walk walk(job.slots, striped);
   for (Chunk chunk; walk.next(chunk);) {
     job.there.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.bytes);
     job.back.sizes[static_cast<size_t>(chunk.owner)] += aligned(chunk.back_bytes);
   }
-  job.back.begin();
+  const size_t for_me = owners == 1 ? 0 : static_cast<size_t>(job.me());
+  std::fill(job.from.sizes.begin(), job.from.sizes.end(), job.there.sizes[for_me]);
+  job.begin_cursors();
   return job.there.begin();
+}
+
+void pack(Job& job) {
+  Parts& parts = job.there;
+  size_t at = 0;
+  for (size_t r = 0; r < parts.sizes.size(); ++r) {
+    const size_t begin = parts.ends[r] - parts.sizes[r];
+    parts.sizes[r] = parts.cursors[r] - begin;
+    if (parts.sizes[r] > 0) std::memmove(job.out + at, job.out + begin, parts.sizes[r]);
+    at += parts.sizes[r];
+  }
+  parts.begin();
 }
 
 }  // namespace hora::aggregation

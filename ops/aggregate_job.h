@@ -9,8 +9,14 @@
 
 // A bucket is walked in chunks: runs of one slot's elements that are encoded as one payload, short
 // enough to stay in L2. In a recode a chunk is a stripe, with one owner; otherwise the owner is 0.
-// Payloads lie in the order of the walk, those for one owner side by side. Every rank has the same
-// slots, hence the same chunks, so no size is ever sent.
+// Payloads lie in the order of the walk, those for one owner side by side, each filled up to a
+// multiple of 8 bytes. Every rank has the same slots, hence the same chunks, so no size is sent;
+// unless a codec of the bucket `varies`. Then payloads are packed, and before they travel, members
+// exchange how many bytes they have for each other:
+//
+//   sizes = u64 bytes for this member, a multiple of 8; at most what the chunks could take
+//
+// Where a payload ends the codec reads from its beginning (Codec::used_bytes).
 
 namespace hora::aggregation {
 
@@ -35,6 +41,8 @@ enum ScratchSlot : size_t {
   kLeft,
   kPacked,
   kPart,
+  kOwn,
+  kSizes,
   kSlots,
   kBefore,
   kWork
@@ -58,7 +66,7 @@ struct Chunk {
   uint64_t first = 0;  // in the tensor
   size_t count = 0;
   int owner = 0;
-  size_t bytes = 0;       // of its payload
+  size_t bytes = 0;       // of its payload, at most
   size_t back_bytes = 0;  // of its sum's, where it has an owner
   size_t owned_slot = 0;  // where an owner's memory has it
 };
@@ -121,6 +129,34 @@ class Ending {
   ~Ending() = default;
 };
 
+/// Payloads side by side, in one part for each member.
+struct Parts {
+  std::span<size_t> sizes = {};  // bytes of each part
+  std::span<size_t> cursors = {}, ends = {};
+
+  /// Back to the beginning; gives the bytes of all.
+  size_t begin() {
+    size_t at = 0;
+    for (size_t r = 0; r < sizes.size(); ++r) {
+      cursors[r] = at;
+      ends[r] = at += sizes[r];
+    }
+    return at;
+  }
+
+  /// Part r's next payload, for `count` elements; it may take `most` bytes. Also of sizes that a
+  /// peer made up nothing is read beyond the part.
+  std::span<const std::byte> read(int member, const std::byte* memory, const Codec& codec,
+                                  size_t count, size_t most) {
+    const auto r = static_cast<size_t>(member);
+    const size_t left = ends[r] - cursors[r];
+    std::span<const std::byte> payload(memory + cursors[r], std::min(most, left));
+    payload = payload.first(codec.used_bytes(payload, count));
+    cursors[r] += std::min(aligned(payload.size()), left);
+    return payload;
+  }
+};
+
 /// One bucket on its way, in whichever aggregation.
 struct Job {
   Lane& lane;
@@ -134,28 +170,13 @@ struct Job {
   State none = {};
 
   size_t since_pause = 0;
-  size_t encoded = 0, recoded = 0;  // chunks whose memories have been settled so far
-  /// Payloads of one direction, those for one owner side by side.
-  struct Parts {
-    std::span<size_t> sizes = {};    // bytes for each owner
-    std::span<size_t> cursors = {};  // where each owner's bytes go on
-
-    size_t begin() {
-      size_t at = 0;
-      for (size_t r = 0; r < sizes.size(); ++r) {
-        cursors[r] = at;
-        at += sizes[r];
-      }
-      return at;
-    }
-    size_t advance(int owner, size_t bytes) {
-      const size_t at = cursors[static_cast<size_t>(owner)];
-      cursors[static_cast<size_t>(owner)] += aligned(bytes);
-      return at;
-    }
-  };
-  Parts there = {}, back = {};
+  size_t encoded = 0, recoded = 0;           // chunks whose memories have been settled so far
+  uint64_t exchanges = 0;                    // so far
+  bool varies = false, back_varies = false;  // sizes of payloads, and of sums' payloads
+  /// Payloads of one direction: what this rank has for each owner, or has from each member.
+  Parts there = {}, from = {}, back = {};
   std::byte *out = nullptr, *in = nullptr, *all = nullptr;
+  std::byte* own = nullptr;  // payloads of the sums that this rank owns
 
   int me() const { return communicator.rank(); }
   int ranks() const { return communicator.size(); }
@@ -185,12 +206,20 @@ struct Job {
     since_pause = 0;
     return true;
   }
+  /// Where sizes vary; elsewhere wire_bytes() knows them all.
+  void count_sent(size_t bytes) {
+    if (combine.sent && (varies || back_varies)) *combine.sent += bytes;
+  }
+  uint64_t next_tag() { return Tag::of(sequence, exchanges++); }
   void begin_cursors() {
     there.begin();
+    from.begin();
     back.begin();
   }
-  size_t advance(const Chunk& chunk) { return there.advance(chunk.owner, chunk.bytes); }
-  size_t advance_back(const Chunk& chunk) { return back.advance(chunk.owner, chunk.back_bytes); }
+  /// The chunk's payload of this rank's own; goes on to the next one's.
+  std::span<const std::byte> said(const Chunk& chunk) {
+    return there.read(chunk.owner, out, *chunk.slot->codec, chunk.count, chunk.bytes);
+  }
   std::byte* scratch(size_t slot, size_t bytes) { return lane.scratch(slot, bytes).data(); }
   float* floats(size_t slot, size_t count) {
     return reinterpret_cast<float*>(scratch(slot, count * sizeof(float)));
@@ -203,8 +232,12 @@ size_t offset(const Chunk& chunk);
 /// The chunk's gradient in float32.
 Piece piece_of(Job& job, const Chunk& chunk);
 
-/// Writes aligned(chunk.bytes) bytes and settles this rank's memory.
-void encode(Job& job, const Chunk& chunk, std::byte* to);
+/// Writes the chunk's payload behind those of its owner in `job.out`, which has room for
+/// aligned(chunk.bytes), and settles this rank's memory.
+void encode(Job& job, const Chunk& chunk);
+
+/// Zeros behind a payload just written, up to a multiple of 8; gives its bytes with them.
+size_t filled_up(const Codec& codec, std::byte* payload, size_t count, size_t most);
 
 /// Zeros in float32 for a chunk's result: its place itself, if that is float32.
 std::span<float> begin_result(Job& job, const Chunk& chunk);
@@ -223,10 +256,14 @@ Ticket aggregate(Lane& lane, Communicator& communicator, uint64_t sequence, Aggr
                  std::span<const Slot> slots, Combine combine, Ending* ending);
 
 /// Puts back what this rank's own `payload` says: all, or only where `result` is not finite.
-void take_back(Job& job, const Chunk& chunk, const std::byte* payload, const float* result);
+void take_back(Job& job, const Chunk& chunk, std::span<const std::byte> payload,
+               const float* result);
 
-/// Payload offsets for `owners` owners; gives the bytes of all on their way there. `striped` as
-/// Walk's `ranks`.
+/// Room for payloads to `owners` owners, and as much from each member as is for this one; gives the
+/// bytes of all on their way there. `striped` as Walk's `ranks`.
 size_t lay_out(Job& job, int striped, size_t owners);
+
+/// All is encoded, and gets packed: the parts of `job.there` get the sizes that they have.
+void pack(Job& job);
 
 }  // namespace hora::aggregation

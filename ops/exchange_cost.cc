@@ -78,9 +78,21 @@ double merge_seconds(const Topology& topology, const Merging& merging) {
   return seconds + choose(topology, result, Collective::kAllgather).seconds;
 }
 
+/// Parts to their owners, and back to all.
+double owners_seconds(const Topology& topology, size_t bytes) {
+  return alltoall_seconds(topology, bytes) +
+         choose(topology, bytes, Collective::kAllgather).seconds;
+}
+
+/// What a rank has to say before payloads whose sizes vary: one size for each rank.
+size_t size_bytes(const Codec& codec, size_t ranks) {
+  return codec.traits().varies ? ranks * sizeof(uint64_t) : 0;
+}
+
 double transfer_seconds(const Topology& topology, Aggregation how, const Codec* codec, size_t count,
                         DType dtype, std::span<const int> degrees) {
   const auto ranks = static_cast<int>(topology.ranks());
+  const size_t sizes = codec ? size_bytes(*codec, topology.ranks()) : 0;
   switch (how) {
     case Aggregation::kDense:
       return choose(topology, count * bytes_of(dtype)).seconds;
@@ -92,13 +104,14 @@ double transfer_seconds(const Topology& topology, Aggregation how, const Codec* 
     }
     case Aggregation::kRecode:
     case Aggregation::kVote: {
-      const size_t bytes = codec->payload_bytes(count);
-      return alltoall_seconds(topology, bytes) +
-             choose(topology, bytes, Collective::kAllgather).seconds;
+      const double seconds = owners_seconds(topology, codec->payload_bytes(count));
+      return sizes > 0 ? seconds + owners_seconds(topology, sizes) : seconds;
     }
     case Aggregation::kGather: {
       const size_t bytes = codec->payload_bytes(count) * topology.ranks();
-      return choose(topology, bytes, Collective::kAllgather).seconds;
+      const double seconds = choose(topology, bytes, Collective::kAllgather).seconds;
+      return sizes > 0 ? seconds + choose(topology, sizes, Collective::kAllgather).seconds
+                       : seconds;
     }
     case Aggregation::kMerge:
       return merge_seconds(topology, Merging(*codec, count, ranks, degrees));
@@ -154,9 +167,11 @@ Result<CodecSpeed> measure_speed(const Codec& codec, const Now& now, int64_t bud
     for (size_t round = 1; round < payloads.size(); ++round)
       codec.next(turn, piece, state, payloads[round - 1].data(), payloads[round].data());
   });
+  const std::span<const std::byte> payload =
+      std::span(payloads[0]).first(codec.used_bytes(payloads[0], count));
   speed.decode = least_seconds(now, share, [&] {
     const Status decoded = linear ? codec.finish(turn, piece, state, payloads.back(), sum.data(), 1)
-                                  : codec.decode_add(turn, payloads[0], 0, sum, 1);
+                                  : codec.decode_add(turn, payload, 0, sum, 1);
     if (!decoded.ok()) status = decoded;
   });
   HORA_TRY(status);
@@ -173,6 +188,8 @@ Result<CodecSpeed> measure_speed(const Codec& codec, const Now& now, int64_t bud
 
 double sent_bytes(Aggregation how, const Codec* codec, size_t count, size_t width, int ranks,
                   std::span<const int> degrees) {
+  const auto sizes =
+      codec ? static_cast<double>(size_bytes(*codec, static_cast<size_t>(ranks - 1))) : 0;
   switch (how) {
     case Aggregation::kDense:
       return there_and_back(static_cast<double>(count * width), ranks);
@@ -180,9 +197,9 @@ double sent_bytes(Aggregation how, const Codec* codec, size_t count, size_t widt
       return there_and_back(round_bytes(*codec, count, ranks), ranks);
     case Aggregation::kRecode:
     case Aggregation::kVote:
-      return there_and_back(static_cast<double>(codec->payload_bytes(count)), ranks);
+      return there_and_back(static_cast<double>(codec->payload_bytes(count)), ranks) + 2 * sizes;
     case Aggregation::kGather:
-      return static_cast<double>(codec->payload_bytes(count)) * (ranks - 1);
+      return static_cast<double>(codec->payload_bytes(count)) * (ranks - 1) + sizes;
     case Aggregation::kMerge:
       return static_cast<double>(Merging(*codec, count, ranks, degrees).bytes());
   }

@@ -27,7 +27,8 @@ using Now = std::function<int64_t()>;
 Result<CodecSpeed> measure_speed(const Codec& codec, const Now& now, int64_t budget);
 
 /// Bytes that a rank sends to others for `count` elements of `width` bytes, as aggregate() does; on
-/// average over ranks. `codec`: null for kDense. `degrees`: of a merge, as the chain has them.
+/// average over ranks. Where sizes vary, the most, and exchange_cost() reckons with that, too.
+/// `codec`: null for kDense. `degrees`: of a merge, as the chain has them.
 double sent_bytes(Aggregation how, const Codec* codec, size_t count, size_t width, int ranks,
                   std::span<const int> degrees = {});
 

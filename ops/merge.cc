@@ -74,7 +74,7 @@ class Merge {
     reserve();
     Walk walk(job_.slots, 0);
     for (Chunk chunk; walk.next(chunk);) {
-      encode(job_, chunk, job_.out + job_.advance(chunk));
+      encode(job_, chunk);
       if (job_.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job_.lane.pause());
     }
     co_return Status();
@@ -103,9 +103,9 @@ class Merge {
 
   /// This rank's own payload, by places. Elements come in ascending order, so those of one owner
   /// ascend too, and owners are sorted by counting.
-  void read_own(const Chunk& chunk, const Merging& merging, size_t at, uint32_t& head) {
+  void read_own(const Chunk& chunk, const Merging& merging, std::span<const std::byte> payload,
+                uint32_t& head) {
     const Codec& codec = *chunk.slot->codec;
-    const std::span<const std::byte> payload(job_.out + at, chunk.bytes);
     const std::span<float> said = begin_result(job_, chunk);
     const Status own = codec.decode_add(job_.turn(*chunk.slot), payload, chunk.first, said, 1.0f);
     HORA_CHECK(own.ok(), own.message());
@@ -141,8 +141,8 @@ class Merge {
   }
 
   /// What this rank holds before layer i, in entries_.
-  void read_held(const Chunk& chunk, const Merging& merging, int i, size_t own, size_t sums,
-                 uint32_t& head) {
+  void read_held(const Chunk& chunk, const Merging& merging, int i, std::span<const std::byte> own,
+                 size_t sums, uint32_t& head) {
     if (i == 0) return read_own(chunk, merging, own, head);
     const size_t length = merging.in(i - 1).length;
     read_sums(sums_ + sums, length, first_place(merging, i - 1), head);
@@ -211,7 +211,7 @@ class Merge {
     for (Chunk chunk; walk.next(chunk); ++index) {
       const Merging merging = this->merging(chunk);
       const Merging::Room room = merging.in(i);
-      read_held(chunk, merging, i, job_.advance(chunk), sums, heads_[index]);
+      read_held(chunk, merging, i, job_.said(chunk), sums, heads_[index]);
       size_t from = 0;
       for (size_t m = 0; m < degree; ++m) {
         const auto first = static_cast<uint32_t>(
@@ -303,7 +303,7 @@ class Merge {
     Walk walk(job_.slots, 0);
     for (Chunk chunk; walk.next(chunk); ++index) {
       const Merging merging = this->merging(chunk);
-      read_held(chunk, merging, layers, job_.advance(chunk), sums, heads_[index]);
+      read_held(chunk, merging, layers, job_.said(chunk), sums, heads_[index]);
       const size_t first = merging.length() * static_cast<size_t>(job_.me());
       write(merging, index, merging.out(), 0, entries_.count, static_cast<uint32_t>(first), part);
       part += merging.out().bytes();
@@ -358,9 +358,9 @@ class Merge {
     uint32_t index = 0;
     Walk walk(job_.slots, 0);
     for (Chunk chunk; walk.next(chunk); ++index) {
-      const size_t at = job_.advance(chunk);
+      const std::span<const std::byte> own = job_.said(chunk);
       const bool poisoned = heads_[index] == kPoisoned;
-      if (poisoned) take_back(job_, chunk, job_.out + at, nullptr);
+      if (poisoned) take_back(job_, chunk, own, nullptr);
       for (; left != end && left->chunk == index; ++left) {
         if (!poisoned) owe(job_.mine(chunk), chunk.first + left->element, left->value);
       }

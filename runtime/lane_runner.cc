@@ -331,22 +331,23 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     ++state.step;
     if (rate > 0) state.rate = rate;
   }
-  const Combine combine{run.reduction.op, run.reduction.prescale, run.reduction.postscale,
-                        run.parts[0].chain->degrees};
-  if (!run.parts[0].chain->between_hosts) {
-    count_compressed(wire_bytes(how, run.slots, over.size(), combine.degrees),
-                     wire_bytes(Aggregation::kDense, run.slots, over.size()));
-    co_return co_await aggregate(lane_, over, run.sequence, how, run.slots, combine);
-  }
-  const Layers layers = over.layers();
   uint64_t sent = 0, dense = 0;
-  for (const Slot& slot : run.slots) {
-    const Slot share = between_hosts(slot, layers);
-    sent += wire_bytes(how, {&share, 1}, layers.hosts, combine.degrees);
-    dense += wire_bytes(Aggregation::kDense, {&share, 1}, layers.hosts);
+  const Combine combine{run.reduction.op, run.reduction.prescale, run.reduction.postscale,
+                        run.parts[0].chain->degrees, &sent};
+  Status status;
+  if (run.parts[0].chain->between_hosts) {
+    const Layers layers = over.layers();
+    for (const Slot& slot : run.slots) {
+      const Slot share = between_hosts(slot, layers);
+      dense += wire_bytes(Aggregation::kDense, {&share, 1}, layers.hosts);
+    }
+    status = co_await aggregate_between_hosts(lane_, over, run.sequence, how, run.slots, combine);
+  } else {
+    dense = wire_bytes(Aggregation::kDense, run.slots, over.size());
+    status = co_await aggregate(lane_, over, run.sequence, how, run.slots, combine);
   }
   count_compressed(sent, dense);
-  co_return co_await aggregate_between_hosts(lane_, over, run.sequence, how, run.slots, combine);
+  co_return status;
 }
 
 Ticket LaneRunner::broadcast(Run& run) {

@@ -38,7 +38,7 @@ class Speed(NamedTuple):
 class Cost(NamedTuple):
     """What a chain does to one tensor."""
 
-    payload: int  # bytes; 4 for each element without a chain
+    payload: int  # bytes that travel; 4 for each element without a chain
     speed: Speed = Speed()
     error: float = 0  # |x - decode(encode(x))| / |x|, of a first step
     memory: int = 0  # bytes
@@ -85,7 +85,8 @@ def cost_of(chain: str, count: int) -> Cost:
     trial.finish(payload, result)
     error = float(np.linalg.norm(result - values) / np.linalg.norm(values))
     speed = Speed(*trial.measure(time.perf_counter_ns, TIMED_SECONDS))
-    return Cost(trial.round_bytes, speed, error, trial.memory_bytes, trial)
+    sent = len(payload) if trial.traits["varies"] else trial.round_bytes
+    return Cost(sent, speed, error, trial.memory_bytes, trial)
 
 
 class Problem:
@@ -192,7 +193,11 @@ def page(name: str, chain: str, count: int, ranks: int) -> str:
     reached = "reaches" if curves[name][-1] <= limit else "does not reach"
     text += f"\n{name} {reached} float32's loss within 10 %.\n\n"
 
-    text += f"An exchange of that tensor between {ranks} hosts, by the cost model.\n"
+    text += f"An exchange of that tensor between {ranks} hosts, by the cost model"
+    trial = costs[name].trial
+    if trial and trial.traits["varies"]:
+        text += f", which reckons with\nthe longest payloads that {name} may have"
+    text += ".\n"
     rows = [["link", *costs, "quickest"]]
     for link, bandwidth in BANDWIDTHS.items():
         times = {label: cost.seconds(ranks, bandwidth) for label, cost in costs.items()}

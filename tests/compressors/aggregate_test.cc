@@ -196,12 +196,23 @@ INSTANTIATE_TEST_SUITE_P(Butterflies, AggregateTest,
                            return "n" + std::to_string(std::get<1>(test.param));
                          });
 
+// Payloads whose sizes vary.
+INSTANTIATE_TEST_SUITE_P(Varying, AggregateTest,
+                         testing::Combine(testing::Values("ef+lossless", "ef+rle;agg=gather",
+                                                          "ef+topk:ratio=5%+lossless"),
+                                          testing::Values(1, 3)),
+                         [](const auto& test) {
+                           return identifier(std::get<0>(test.param)) + "_n" +
+                                  std::to_string(std::get<1>(test.param));
+                         });
+
 // Sums that come back by another chain than gradients go.
 INSTANTIATE_TEST_SUITE_P(
     WaysDown, AggregateTest,
     testing::Combine(testing::Values("onebit;down=fp8", "fp8;down=onebit", "onebit;down=noef+bf16",
                                      "drop;down=onebit;agg=recode", "drop;down=drop:ratio=10%",
-                                     "hadamard:block=1k+onebit;down=onebit"),
+                                     "hadamard:block=1k+onebit;down=onebit",
+                                     "onebit;down=ef+lossless"),
                      testing::Values(1, 3)),
     [](const auto& test) {
       return identifier(std::get<0>(test.param)) + "_n" + std::to_string(std::get<1>(test.param));

@@ -41,6 +41,25 @@ TEST_P(CodecTest, WritesExactlyTheBytesItPromised) {
   }
 }
 
+TEST_P(CodecTest, APayloadSaysItselfWhereItEnds) {
+  for (const size_t count : kSizes) {
+    Trial run(GetParam(), count);
+    const Traits traits = run.codec->traits();
+    EXPECT_FALSE(traits.varies && (traits.linear || traits.votes)) << "these lie in step";
+    const auto payload = run.encode(gradient(count, 1));
+    const size_t most = run.codec->payload_bytes(count);
+    if (!traits.varies) ASSERT_EQ(payload.size(), most);
+    ASSERT_LE(payload.size(), most);
+    auto room = payload;
+    for (const auto fill : {std::byte{0}, std::byte{0xA5}}) {
+      room.resize(payload.size());
+      ASSERT_EQ(run.codec->used_bytes(room, count), room.size());
+      room.resize(traits.varies ? most + 8 : most, fill);
+      ASSERT_EQ(run.codec->used_bytes(room, count), payload.size()) << count;
+    }
+  }
+}
+
 // p == decoded + e', to the bit where values travel exactly, else to an ulp of the larger term.
 TEST_P(CodecTest, WhatIsSentPlusWhatIsOwedIsWhatWasAsked) {
   for (const size_t count : kSizes) {
@@ -165,6 +184,7 @@ TEST_P(CodecTest, ResultsDoNotDependOnChunks) {
       const Piece piece{g.data() + first, first, std::min(chunk, kCount - first)};
       std::vector<std::byte> payload(parts.codec->payload_bytes(piece.count));
       parts.codec->encode(parts.turn(), piece, parts.state, payload.data());
+      payload.resize(parts.codec->used_bytes(payload, piece.count));
       const std::span<float> out(got.data() + first, piece.count);
       const Piece result{nullptr, first, piece.count};
       ASSERT_TRUE(
@@ -202,6 +222,22 @@ TEST_P(CodecTest, RefusesDamagedPayloadsAndLeavesTheSumAlone) {
   EXPECT_GE(refused, 2);
 }
 
+TEST_P(CodecTest, RefusesEveryOtherLengthAndLeavesTheSumAlone) {
+  Trial run(GetParam(), 300);
+  const auto good = run.encode(gradient(300, 6));
+  const size_t longest = std::max(good.size(), run.codec->payload_bytes(300)) + 9;
+  std::vector<std::byte> bad = good;
+  bad.resize(longest);
+  for (size_t bytes = 0; bytes <= longest; ++bytes) {
+    if (bytes == good.size()) continue;
+    std::vector<float> sum(300, 3.0f);
+    const std::span<const std::byte> cut(bad.data(), bytes);
+    ASSERT_LE(run.codec->used_bytes(cut, 300), bytes);
+    ASSERT_EQ(run.codec->decode_add(run.turn(), cut, 0, sum, 1.0f).code(), Code::kCorrupt) << bytes;
+    ASSERT_EQ(sum, std::vector<float>(300, 3.0f)) << bytes;
+  }
+}
+
 TEST_P(CodecTest, DecodesOrRefusesRandomBytesWithoutHarm) {
   std::mt19937 engine(8);
   for (const size_t count : {size_t{1}, size_t{40}, size_t{600}, size_t{70000}}) {
@@ -209,6 +245,9 @@ TEST_P(CodecTest, DecodesOrRefusesRandomBytesWithoutHarm) {
     for (int trial = 0; trial < 20; ++trial) {
       std::vector<std::byte> bytes(run.codec->payload_bytes(count));
       for (std::byte& b : bytes) b = static_cast<std::byte>(trial % 2 ? engine() : engine() & 3);
+      const size_t used = run.codec->used_bytes(bytes, count);
+      ASSERT_LE(used, bytes.size());
+      bytes.resize(used);
       std::vector<float> sum(count, 3.0f);
       if (!run.codec->decode_add(run.turn(), bytes, 0, sum, 1.0f).ok()) {
         ASSERT_EQ(sum, std::vector<float>(count, 3.0f));
@@ -298,6 +337,7 @@ TEST_P(CodecTest, InputScaleMultipliesTheGradientAlone) {
   scaled.begin(1);
   std::vector<std::byte> a(scaled.codec->payload_bytes(1000));
   scaled.codec->encode(scaled.turn(0, 2.0f), {g.data(), 0, 1000}, scaled.state, a.data());
+  a.resize(scaled.codec->used_bytes(a, 1000));
   EXPECT_EQ(a, plain.encode(doubled, 1));
 }
 

@@ -116,7 +116,7 @@ const std::map<std::string, std::string> kCommitted = {
     {"fp8", "cc41afa3d05dcfb8"},
     {"gradiveq", "28fb73e369c28f3a"},
     {"hadamard:block=256+onebit", "888adfc9fb8a9bb1"},
-    {"lossless", "85c7ad2c96a7548e"},
+    {"lossless", "e5d02a574eabe654"},
     {"lowrank", "d0b518a19281e6cb"},
     {"mask", "00bcc54e4c1fb4ee"},
     {"mc+topk:ratio=2%", "bfed0491755306e3"},

@@ -43,6 +43,8 @@ struct Options {
   bool threads = false;
   int fails = -1;  // communicator call that fails
   bool after = false;
+  /// Puts something around a rank's communicator.
+  std::function<std::unique_ptr<Communicator>(std::unique_ptr<Communicator>)> wrap = nullptr;
 };
 
 /// One job: ranks, tensors, their states, one step after another.
@@ -60,6 +62,7 @@ class Job {
       rank->faults->after = options.after;
       rank->communicator = std::make_unique<support::FaultyCommunicator>(
           rank->backend->communicator(0, members, 0).value(), rank->faults);
+      if (options.wrap) rank->communicator = options.wrap(std::move(rank->communicator));
       rank->until.resize(tensors_.size());
       for (size_t i = 0; i < tensors_.size(); ++i) {
         const TensorSpec& t = tensors_[i];
@@ -78,7 +81,12 @@ class Job {
   int size() const { return static_cast<int>(ranks_.size()); }
   Aggregation how() const { return how_; }
   int calls() const { return ranks_[0]->faults->calls; }
-  uint64_t sent() const { return sent_; }
+  /// Bytes that a rank has sent in the last step, on average.
+  uint64_t sent() const {
+    uint64_t sum = 0;
+    for (const auto& rank : ranks_) sum += rank->sent;
+    return sum / ranks_.size();
+  }
 
   /// Runs one step on given gradients: values[rank][tensor][i].
   std::vector<Status> step(uint64_t number,
@@ -87,6 +95,7 @@ class Job {
       OneRank& rank = *ranks_[static_cast<size_t>(r)];
       rank.context = {.seed = 42, .step = number, .rank = r, .size = size()};
       rank.slots.clear();
+      rank.sent = 0;
       for (size_t t = 0; t < tensors_.size(); ++t) prepare(rank, r, t, number, value);
     }
     const size_t buckets = options_.fused ? 1 : ranks_[0]->slots.size();
@@ -146,7 +155,7 @@ class Job {
     std::vector<uint64_t> until;  // the first step that needs another codec
     StateStore store;
     StepContext context;
-    uint64_t sequence = 0;
+    uint64_t sequence = 0, sent = 0;
     std::vector<std::vector<std::byte>> gradients, results;
     std::vector<Slot> slots;
   };
@@ -185,14 +194,13 @@ class Job {
 
   Ticket bucket(OneRank& rank, size_t b) {
     const std::span<const Slot> all(rank.slots);
-    return aggregate(rank.lane, *rank.communicator, ++rank.sequence, how_,
-                     options_.fused ? all : all.subspan(b, 1),
-                     {options_.op, options_.prescale, options_.postscale, config_.degrees()});
+    return aggregate(
+        rank.lane, *rank.communicator, ++rank.sequence, how_,
+        options_.fused ? all : all.subspan(b, 1),
+        {options_.op, options_.prescale, options_.postscale, config_.degrees(), &rank.sent});
   }
 
   void run_bucket(size_t b, std::vector<Status>& outcomes) {
-    const std::span<const Slot> all(ranks_[0]->slots);
-    sent_ = wire_bytes(how_, options_.fused ? all : all.subspan(b, 1), size(), config_.degrees());
     if (options_.threads) {
       std::vector<std::jthread> threads;
       for (auto& rank : ranks_) {
@@ -225,7 +233,6 @@ class Job {
   const std::vector<TensorSpec> tensors_;
   Aggregation how_ = Aggregation::kDense;
   std::vector<std::unique_ptr<OneRank>> ranks_;
-  uint64_t sent_ = 0;
 };
 
 inline void expect_ok(const std::vector<Status>& outcomes) {

@@ -58,6 +58,9 @@ std::vector<std::string> all_chains() {
                            "ef:ref=global+mask:ratio=3%",
                            "lossless:room=60%",
                            "ef+lossless",
+                           "ef+hadamard:block=256+lossless",
+                           "topk:ratio=5%+lossless+golomb:k=4",
+                           "threshold:tau=1,most=50%+rle+bitmap",
                            "noef+lossless:room=90%",
                            "topk:ratio=100%+elias",
                            "topk:ratio=60%+golomb:k=0"}) {

@@ -47,6 +47,7 @@ struct Trial {
     asked.assign(g.begin(), g.end());
     std::vector<std::byte> payload(codec->payload_bytes(g.size()));
     codec->encode(turn(drawer), {g.data(), 0, g.size()}, state, payload.data());
+    payload.resize(codec->used_bytes(payload, g.size()));
     return payload;
   }
   /// The exchange of a single rank: rounds go on, and the memory is settled.

@@ -30,7 +30,8 @@ class Memory final : public Workspace {
   std::vector<std::vector<Line>> slots_;
 };
 
-// As it came, which is too short or too long as a rule; and cut or filled up to what it should be.
+// As it came, which is too short or too long as a rule; cut or filled up to what it may be at most;
+// and cut where it says that it ends.
 void decode(const ChainConfig& chain, size_t count, std::string_view bytes) {
   const auto codec = chain.codec({1, 1, count});
   if (!codec.ok() || codec.value()->traits().linear) return;
@@ -38,8 +39,11 @@ void decode(const ChainConfig& chain, size_t count, std::string_view bytes) {
   const StepContext step;
   std::vector<std::byte> payload(bytes.size());
   std::ranges::copy(std::as_bytes(std::span(bytes)), payload.begin());
-  for (const size_t size : {payload.size(), codec.value()->payload_bytes(count)}) {
-    payload.resize(size);
+  for (int i = 0; i < 3; ++i) {
+    if (i == 1) payload.resize(codec.value()->payload_bytes(count));
+    const size_t used = codec.value()->used_bytes(payload, count);
+    FUZZ_CHECK(used <= payload.size());
+    if (i == 2) payload.resize(used);
     std::vector<float> sum(count);
     const Status added = codec.value()->decode_add({step, 0, memory}, payload, 0, sum, 1.0f);
     if (added.ok()) continue;

@@ -166,6 +166,10 @@ TEST_P(AggregateOver, RecodeGivesTheSameBits) {
   compare("onebit");
   compare("qsgd");
 }
+TEST_P(AggregateOver, PayloadsOfSizesThatVaryGiveTheSameBits) {
+  compare("ef+lossless");
+  compare("strom:tau=0.5;agg=gather");
+}
 TEST_P(AggregateOver, VotesGiveTheSameBits) {
   compare("signsgd");
 }

@@ -292,9 +292,9 @@ void expect_reference(const std::string& text, const Hosts& hosts, const Terms& 
 const Hosts kPairs = {0, 0, 1, 1}, kMixed = {0, 1, 0, 1, 0}, kUneven = {0, 0, 0, 1};
 
 TEST(AggregateHosts, GivesTheBitsOfTheChainAppliedToHostSums) {
-  for (const char* text :
-       {"onebit", "qsgd", "drop;agg=gather", "drop;agg=merge", "fp16", "ef+randk:ratio=5%",
-        "powersgd", "hadamard:block=256+onebit", "signsgd", "ef+mask:ratio=5%", "terngrad"}) {
+  for (const char* text : {"onebit", "qsgd", "drop;agg=gather", "drop;agg=merge", "fp16",
+                           "ef+randk:ratio=5%", "powersgd", "hadamard:block=256+onebit", "signsgd",
+                           "ef+mask:ratio=5%", "terngrad", "ef+lossless"}) {
     for (const Hosts& hosts : {kPairs, kMixed}) expect_reference(text, hosts);
   }
 }
@@ -390,8 +390,8 @@ bool fail_once(const std::string& text, const Hosts& hosts, size_t guilty, int f
 }
 
 TEST(AggregateHosts, WhereverItFailsMemoriesAreAsBeforeOrOweAll) {
-  for (const char* text :
-       {"onebit", "drop;agg=gather", "drop;agg=merge", "ef+randk:ratio=5%", "powersgd"}) {
+  for (const char* text : {"onebit", "drop;agg=gather", "drop;agg=merge", "ef+randk:ratio=5%",
+                           "powersgd", "ef+lossless"}) {
     for (const size_t guilty : {1, 2}) {
       if (guilty == 2 && std::string(text) != "onebit") continue;
       int fails = 0;

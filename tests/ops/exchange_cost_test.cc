@@ -87,6 +87,20 @@ TEST(ExchangeCost, AGatherGrowsWithTheRanks) {
               (1 + 8 * 2 + 4) * 1e-9 * kCount, 1e-12);
 }
 
+TEST(ExchangeCost, SizesThatVaryAreToldBefore) {
+  const auto most = static_cast<double>(Bound("lossless").codec->payload_bytes(kCount));
+  // There and back: a message with the size for each of the others, then at most the floats.
+  EXPECT_DOUBLE_EQ(seconds_of("lossless", 4, 1),
+                   kEach + 4 * (10e-6 + 3e-6) + 2 * 0.75e-9 * (most + 4 * 8));
+  EXPECT_DOUBLE_EQ(
+      seconds_of("lossless:room=0.9", 4, 1),
+      kEach + 2 * (10e-6 + 3e-6) +
+          2 * 0.75e-9 *
+              static_cast<double>(Bound("lossless:room=0.9").codec->payload_bytes(kCount)));
+  const auto gathered = static_cast<double>(Bound("strom").codec->payload_bytes(kCount));
+  EXPECT_DOUBLE_EQ(seconds_of("strom", 4, 1), kEach + 2 * (10e-6 + 3e-6) + 3e-9 * (gathered + 8));
+}
+
 TEST(ExchangeCost, AMergeDoesNot) {
   constexpr size_t kMany = 1 << 24;
   const Bound topk("topk:ratio=0.1%", kMany);
@@ -104,7 +118,7 @@ TEST(ExchangeCost, AMergeDoesNot) {
 
 TEST(ExchangeCost, BytesAreThoseThatAggregateCounts) {
   for (const char* text : {"bf16", "onebit", "qsgd:bits=8", "signsgd", "terngrad", "drop",
-                           "drop;agg=merge", "powersgd"}) {
+                           "drop;agg=merge", "powersgd", "lossless", "strom"}) {
     const Bound bound(text);
     for (const int ranks : {2, 4, 12}) {
       Slot slot;

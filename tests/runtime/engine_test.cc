@@ -17,6 +17,7 @@
 
 #include <gtest/gtest.h>
 
+#include "compressors/element.h"
 namespace hora {
 namespace {
 
@@ -473,6 +474,35 @@ TEST(Engine, CompressedGradientsStayEqualOnAllRanks) {
     EXPECT_EQ(results[0], results[1]) << chain;
     EXPECT_EQ(results[0], results[2]) << chain;
   }
+}
+
+TEST(Engine, LosslessSumsAreThoseOfFloatsInRankOrderAndTheBytesSentAreCounted) {
+  // Sums of the eight nibbles of random bits, close to normal numbers.
+  const auto normal = [](int rank, uint32_t i) {
+    int sum = -60;
+    for (uint32_t bits = random_bits({7, static_cast<uint32_t>(rank)}, i); bits != 0; bits >>= 4)
+      sum += static_cast<int>(bits & 15);
+    return 1e-3f * (static_cast<float>(sum) + unit_interval(random_bits({8, 1}, i)));
+  };
+  constexpr size_t kCount = 300'000;
+  on_ranks(3, [&](Engine& engine, int rank) {
+    std::vector<float> values(kCount);
+    for (uint32_t i = 0; i < kCount; ++i) values[i] = normal(rank, i);
+    Request request = allreduce("g", values);
+    request.chain = "lossless";
+    ASSERT_TRUE(engine.run(request).ok());
+    for (uint32_t i = 0; i < kCount; ++i) {
+      float sum = 0;
+      for (int r = 0; r < 3; ++r) sum += normal(r, i);
+      ASSERT_EQ(values[i], sum) << i;
+    }
+    const Counters counters = engine.counters();
+    const double share = static_cast<double>(counters.compressed_wire_bytes) /
+                         static_cast<double>(counters.compressed_bytes);
+    RecordProperty("share of rank " + std::to_string(rank), std::to_string(share));
+    EXPECT_LT(share, 0.9);
+    EXPECT_GT(share, 0.7);
+  });
 }
 
 TEST(Engine, ComputesWithDenormalsWhateverTheCallersThreadHasSet) {
