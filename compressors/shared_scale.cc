@@ -72,8 +72,7 @@ class SharedScale final : public Codec {
     for (size_t begin = 0; begin < piece.count; begin += bucket_, ++peaks) {
       const size_t n = std::min(bucket_, piece.count - begin);
       const Source here = source.from(begin);
-      uint32_t peak = 0;
-      for (size_t i = 0; i < n; ++i) peak = std::max(peak, magnitude_bits(here[i]));
+      const uint32_t peak = host_walks().peak(here, n);
       *peaks = peak;
       if (here.residual && !turn.held && peak < kInfinite) read(here, n, here.residual);
     }
@@ -86,9 +85,10 @@ class SharedScale final : public Codec {
     const Packing packing(side_, turn.step.size);
     auto* words = reinterpret_cast<uint64_t*>(payload);
     std::fill_n(words, packing.words(piece.count), uint64_t{0});
+    const Own own = own_of(turn, piece, state);
     for_each_row(packing, piece.count, [&](const Row& row) {
       int32_t codes[kLanes];
-      encode_row(turn, piece, state, row, codes);
+      encode_row(own, row, codes);
       for (size_t k = 0; k < row.count; ++k)
         words[row.word + k] |= static_cast<uint64_t>(codes[k]) << row.shift;
     });
@@ -105,6 +105,7 @@ class SharedScale final : public Codec {
     const auto* words = reinterpret_cast<const uint64_t*>(outcome.data());
     const float* peaks = peaks_at(state, piece);
     float* residual = slab_at(state, "residual", piece);
+    const Own mine = own_of(turn, piece, state);
     const uint64_t mask = (uint64_t{1} << packing.width) - 1;
     const int64_t zero = int64_t{side_} * turn.step.size;
     for_each_row(packing, piece.count, [&](const Row& row) {
@@ -116,7 +117,7 @@ class SharedScale final : public Codec {
       }
       const Step step(peak, side_);
       int32_t own[kLanes];
-      if (residual && !memory_.global) encode_row(turn, piece, state, row, own);
+      if (residual && !memory_.global) encode_row(mine, row, own);
       for (size_t k = 0; k < row.count; ++k) {
         const auto sum = static_cast<int64_t>(words[row.word + k] >> row.shift & mask) - zero;
         const float value = static_cast<float>(sum) * step.size;
@@ -155,25 +156,36 @@ class SharedScale final : public Codec {
     return state.find("peaks") + (piece.first - state.first) / bucket_;
   }
 
+  /// What a rank encodes, once encode() has settled the memory, and with which draws.
+  struct Own {
+    const float *from, *peaks;
+    float scale;
+    uint64_t first;
+    Key key;
+  };
+  Own own_of(const Turn& turn, const Piece& piece, State& state) const {
+    const float* residual = slab_at(state, "residual", piece);
+    return {residual ? residual : piece.input, peaks_at(state, piece),
+            residual ? 1.0f : turn.input_scale, piece.first,
+            make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer)};
+  }
+
   /// Codes from 0 to 2 side; of a block that somebody poisoned all are 0.
-  void encode_row(const Turn& turn, const Piece& piece, State& state, const Row& row,
-                  int32_t* codes) const {
-    const float peak = peaks_at(state, piece)[row.first / bucket_];
+  void encode_row(const Own& own, const Row& row, int32_t* codes) const {
+    const float peak = own.peaks[row.first / bucket_];
     std::fill_n(codes, kLanes, 0);
     if (!is_finite(peak)) return;
-    const Step step(peak, side_);
-    const float* residual = slab_at(state, "residual", piece);  // encode() has settled it
-    const float* from = residual ? residual + row.first : piece.input + row.first;
-    const float scale = residual ? 1.0f : turn.input_scale;
-    const uint64_t first = piece.first + row.first;
-    const Key key =
-        key_at(make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer), first);
+    const float inverse = Step(peak, side_).inverse, scale = own.scale;
+    const auto zero = static_cast<float>(side_), most = static_cast<float>(2 * side_);
+    const float* from = own.from + row.first;
+    const uint64_t first = own.first + row.first;
+    const Key key = key_at(own.key, first);
     for (size_t k = 0; k < row.count; ++k) {
       const auto index = static_cast<uint32_t>(first + k);
       const float dither = random_ ? unit_interval(random_bits(key, index)) : 0.5f;
-      const float place = scale * from[k] * step.inverse + static_cast<float>(side_) + dither;
+      const float place = scale * from[k] * inverse + zero + dither;
       // A peer that lies about its maximum must not bring codes that do not fit.
-      const float kept = place > 0 ? std::min(place, static_cast<float>(2 * side_)) : 0;
+      const float kept = place > 0 ? std::min(place, most) : 0;
       codes[k] = static_cast<int32_t>(kept);
     }
   }
