@@ -170,6 +170,7 @@ def run_all(runs: list[Run], path: Path, options: argparse.Namespace) -> dict[st
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # takes its ranks along
     options = parse()
     options.folder.mkdir(parents=True, exist_ok=True)
     path = options.folder / "runs.jsonl"
