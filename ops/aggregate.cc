@@ -33,13 +33,21 @@ Ticket encode_all(Job& job, int striped) {
   co_return Status();
 }
 
+/// Whose payload it was, and of what, where it could not be decoded.
+Status blamed(const Status& status, const Chunk& chunk, int rank) {
+  if (status.ok()) return status;
+  return Status(status.code(), fmt::format("'{}': from rank {} of the set: {}", chunk.slot->tensor,
+                                           rank, status.message()));
+}
+
 /// Adds what every member says of the chunk, in rank order. `memory` has their parts.
 Status add_up(Job& job, const Chunk& chunk, const std::byte* memory, std::span<float> sum,
               float scale) {
   const Codec& codec = *chunk.slot->codec;
   for (int r = 0; r < job.ranks(); ++r) {
     const auto payload = job.from.read(r, memory, codec, chunk.count, chunk.bytes);
-    HORA_TRY(codec.decode_add(job.turn(*chunk.slot), payload, chunk.first, sum, scale));
+    HORA_TRY(blamed(codec.decode_add(job.turn(*chunk.slot), payload, chunk.first, sum, scale),
+                    chunk, r));
   }
   return {};
 }
@@ -167,8 +175,9 @@ Ticket recode_own_parts(Job& job, size_t& bytes) {
 Status recoded_result(Job& job, const Chunk& chunk, std::span<float> result) {
   const Codec& codec = chunk.slot->second();
   const auto payload = job.back.read(chunk.owner, job.all, codec, chunk.count, chunk.back_bytes);
-  return codec.decode_add(job.owner_turn(*chunk.slot), payload, chunk.first, result,
-                          job.result_scale());
+  return blamed(codec.decode_add(job.owner_turn(*chunk.slot), payload, chunk.first, result,
+                                 job.result_scale()),
+                chunk, chunk.owner);
 }
 
 /// Payloads to their owners, and the sums that this rank owns to all.
