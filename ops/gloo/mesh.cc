@@ -253,9 +253,12 @@ Status Mesh::wait(size_t index) {
     if (lost.empty())
       return Status(Code::kPeerLost,
                     "gloo: the operation was aborted while waiting for " + peer_name(message.peer));
-    // It may have come whole just before the end.
-    message.waited = false;
-    if (complete(message, Milliseconds(0))) return {};
+    // It may have come whole just before the end. watch() may have interrupted twice, and an
+    // interrupted look sees nothing; it does no more since nothing is waited for.
+    for (int look = 0; look < 2; ++look) {
+      message.waited = false;
+      if (complete(message, Milliseconds(0))) return {};
+    }
   } catch (const std::exception& error) {
     waiting_for(kNone);
     if (lost.empty()) lost = error.what();
