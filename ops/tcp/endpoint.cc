@@ -291,13 +291,25 @@ void Endpoint::accept_all(int listener) {
 void Endpoint::prove(Talk& talk) {
   const Status status = exchange(talk);
   if (!status.ok()) return talk.calls ? refused(talk, status) : cut_off(talk, status.message());
-  if (!talk.handshake->done()) return;
+  if (!talk.handshake->done()) {
+    if (talk.calls && talk.handshake->proved()) await_acceptance(talk);
+    return;
+  }
   if (!talk.calls) return admit(talk);
   const Key key = talk.key;
   Socket socket = std::move(talk.socket);
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, socket.get(), nullptr);
   end(talk);
   settle(key, std::move(socket), {});
+}
+
+/// The server may have kept this connection already, and its word be late, on a link that was cut
+/// for a moment: another attempt would find the place taken, and the server the first one closed.
+void Endpoint::await_acceptance(Talk& talk) {
+  const milliseconds more = left_on(talk.limit) - left_on(talk.timer);
+  if (more <= milliseconds(0)) return;
+  talk.proves_for += more;
+  set_timer(talk.timer, left_on(talk.limit));
 }
 
 Status Endpoint::say(Talk& talk) const {

@@ -113,6 +113,7 @@ class Endpoint {
   void accept_all(int listener);
   void accept_later(bool retry);
   void prove(Talk& talk);
+  static void await_acceptance(Talk& talk);
   Status say(Talk& talk) const;
   Status exchange(Talk& talk) const;
   void admit(Talk& talk);

@@ -400,6 +400,32 @@ TEST_P(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
       << failed.status().message();
 }
 
+TEST_P(TcpEndpoint, ACallerThatHasProvedItselfWaitsForALateAcceptance) {
+  const auto place = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
+  ASSERT_TRUE(place.ok());
+  high_ = open(options_of(1));
+  high_->know(0, bound_to(place.value().get()).text());
+  high_->want({0, Role::kData, 0});
+  pollfd calls{place.value().get(), POLLIN, 0};
+  ASSERT_EQ(::poll(&calls, 1, static_cast<int>(kSoon.count())), 1);
+  const Endpoint::Options options = options_of(0);
+  Socket accepted(Descriptor(::accept4(calls.fd, nullptr, nullptr, SOCK_NONBLOCK)),
+                  tls() ? std::make_shared<const TlsKey>(secret(), options.self.job) : nullptr,
+                  Side::kServer);
+  Handshake server =
+      Handshake::server(handshake_key(secret(), options.self.job), options.self, fresh_nonce());
+  ASSERT_TRUE(server.feed(read_some(accepted, Handshake::kHello)).ok());
+  say(accepted, server.output);
+  server.output.clear();
+  ASSERT_TRUE(server.feed(read_some(accepted, Handshake::kMac)).ok());
+  // Longer than an attempt may take otherwise: as if the link were cut for a moment.
+  EXPECT_EQ(::poll(&calls, 1, 1'200), 0) << "it calls again, on a connection that is kept";
+  say(accepted, server.output);
+  auto connected = high_->wait({0, Role::kData, 0}, kSoon);
+  ASSERT_TRUE(connected.ok()) << connected.status().message();
+  expect_joined(connected.value(), accepted);
+}
+
 TEST_P(TcpEndpoint, TriesSeveralAddressesInTurnAndNamesThemAllIfNoneAnswers) {
   Descriptor closed = std::move(listen_at(resolve_hosts("127.0.0.1").value()[0], 0)).value();
   const std::string nobody = bound_to(closed.get()).text();
