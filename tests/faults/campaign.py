@@ -145,6 +145,7 @@ def main() -> int:
 
 def write_results(options, rows, judged, lines) -> None:
     about = machine()
+    Path(options.results).mkdir(parents=True, exist_ok=True)
     stem = Path(options.results) / f"{datetime.date.today()}-faults"
     command = f"python tests/faults/campaign.py --seed {options.seed} --count {options.count}"
     faults = [{**trial.fault._asdict(), **verdict._asdict()} for trial, verdict in judged]
