@@ -168,6 +168,21 @@ class TcpEndpoint : public ::testing::TestWithParam<bool> {
                   tls() ? std::make_shared<const TlsKey>(secret(), endpoint.self().job) : nullptr);
   }
 
+  /// A listener of the test's own in the place of rank 0. `caller` is made anew, with these
+  /// options, and has called there.
+  static Descriptor called_by(std::shared_ptr<Endpoint>& caller, const Endpoint::Options& options,
+                              Role role) {
+    auto listening = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
+    EXPECT_TRUE(listening.ok());
+    Descriptor listener = std::move(listening).value();
+    caller = open(options);
+    caller->know(0, bound_to(listener.get()).text());
+    caller->want({0, role, 0});
+    pollfd entry{listener.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
+    return listener;
+  }
+
   const std::shared_ptr<Heard> heard_ = std::make_shared<Heard>();
   std::shared_ptr<Endpoint> low_, high_;
 };
@@ -318,14 +333,8 @@ TEST_P(TcpEndpoint, StrangersWithGarbageChangeNothingAndAreToldOnce) {
 
 TEST_P(TcpEndpoint, AStrangerWhoPlaysARecordingAgainIsCutOff) {
   // Between a rank and its peer, for once, somebody who listens in.
-  const auto between = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
-  ASSERT_TRUE(between.ok());
-  high_ = open(options_of(1));
-  high_->know(0, bound_to(between.value().get()).text());
-  high_->want({0, Role::kControl, 0});
-  pollfd entry{between.value().get(), POLLIN, 0};
-  ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
-  Socket from(Descriptor(::accept(between.value().get(), nullptr, nullptr)));
+  const Descriptor between = called_by(high_, options_of(1), Role::kControl);
+  Socket from(Descriptor(::accept(between.get(), nullptr, nullptr)));
   Socket to = connect_plainly(*low_);
   std::string recording;
   for (;;) {
@@ -383,33 +392,21 @@ TEST_P(TcpEndpoint, AProvenPeerMayNotClaimALowerRankOrTheServersOwn) {
 }
 
 TEST_P(TcpEndpoint, ACallerSurvivesAServerThatTalksGarbageOrNothing) {
-  const auto place = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
-  ASSERT_TRUE(place.ok());
   Endpoint::Options options = options_of(1);
   options.connect_timeout = milliseconds(1'000);
-  const auto caller = open(options);
-  caller->know(0, bound_to(place.value().get()).text());
-  caller->want({0, Role::kControl, 0});
-  pollfd entry{place.value().get(), POLLIN, 0};
-  ASSERT_EQ(::poll(&entry, 1, static_cast<int>(kSoon.count())), 1);
-  Socket accepted(Descriptor(::accept(place.value().get(), nullptr, nullptr)));
+  const Descriptor place = called_by(high_, options, Role::kControl);
+  Socket accepted(Descriptor(::accept(place.get(), nullptr, nullptr)));
   write_all(accepted, std::string(200, 'x'));
-  const auto failed = caller->wait({0, Role::kControl, 0}, kSoon);
+  const auto failed = high_->wait({0, Role::kControl, 0}, kSoon);
   ASSERT_FALSE(failed.ok());
   EXPECT_TRUE(failed.status().message().starts_with("tcp: rank 1 cannot connect to rank 0: 127.0"))
       << failed.status().message();
 }
 
 TEST_P(TcpEndpoint, ACallerThatHasProvedItselfWaitsForALateAcceptance) {
-  const auto place = listen_at(resolve_hosts("127.0.0.1").value()[0], 0);
-  ASSERT_TRUE(place.ok());
-  high_ = open(options_of(1));
-  high_->know(0, bound_to(place.value().get()).text());
-  high_->want({0, Role::kData, 0});
-  pollfd calls{place.value().get(), POLLIN, 0};
-  ASSERT_EQ(::poll(&calls, 1, static_cast<int>(kSoon.count())), 1);
+  const Descriptor place = called_by(high_, options_of(1), Role::kData);
   const Endpoint::Options options = options_of(0);
-  Socket accepted(Descriptor(::accept4(calls.fd, nullptr, nullptr, SOCK_NONBLOCK)),
+  Socket accepted(Descriptor(::accept4(place.get(), nullptr, nullptr, SOCK_NONBLOCK)),
                   tls() ? std::make_shared<const TlsKey>(secret(), options.self.job) : nullptr,
                   Side::kServer);
   Handshake server =
@@ -419,6 +416,7 @@ TEST_P(TcpEndpoint, ACallerThatHasProvedItselfWaitsForALateAcceptance) {
   server.output.clear();
   ASSERT_TRUE(server.feed(read_some(accepted, Handshake::kMac)).ok());
   // Longer than an attempt may take otherwise: as if the link were cut for a moment.
+  pollfd calls{place.get(), POLLIN, 0};
   EXPECT_EQ(::poll(&calls, 1, 1'200), 0) << "it calls again, on a connection that is kept";
   say(accepted, server.output);
   auto connected = high_->wait({0, Role::kData, 0}, kSoon);
