@@ -3,7 +3,7 @@
     python benchmarks/links                                # everything: 40 minutes
     python benchmarks/links --only 2 --rounds 1            # 4 hosts at 1 Gbit/s
     python benchmarks/links --trainers "hora dgc" "ddp powersgd" "hora ef+topk:ratio=0.5%"
-    python benchmarks/links --layers                       # adaptive, one-bit, threshold
+    python benchmarks/links --layers                       # single layers: 8 minutes
 
 A 25-million-parameter MLP learns MNIST's digits on 4 ranks. The hosts are network namespaces of
 this machine, joined by the switch of tests/links. Hora's presets, and DDP over Gloo without a hook,
@@ -74,7 +74,10 @@ SCENARIOS = (
 LOSS_STEPS = 150
 MODELLED = ("25gbit", "100gbit")
 LAYERS = tuple(1 << power for power in (18, 20, 22, 24))
-LAYER_TRAINERS = ("hora", "hora onebit", "hora strom", "hora dryden")
+LAYER_TRAINERS = (
+    *("hora", "hora bf16", "hora int8", "hora int4"),
+    *("hora onebit", "hora strom", "hora dryden"),
+)
 PATIENCE = 6.0  #: seconds that a turn's steps may take, as far as its bytes tell
 COMPUTE = 0.25  #: seconds of a step without links, about
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from chart import Axis, Legend, Panel, figure, style
 from kept_runs import Run, rows, stem
+from links import bits_per_second
 from run_all import machine
 from trainers import ALONE
 
@@ -19,6 +20,8 @@ EVERY = 10  #: steps between losses
 IN_A_ROW = 3
 WITHIN = 1.01
 TARGET_STEP = 100
+ADAPTIVE, RIVALS = "hora dryden", ("hora onebit", "hora strom")
+RIVALS_TITLE = "better of one-bit and threshold / adaptive"
 
 
 class Curve:
@@ -111,20 +114,44 @@ def table(results: Results, link: str) -> list[str]:
     return lines
 
 
-def layer_table(results: Results) -> list[str]:
-    """A row for each size; beside the times, the next best over the adaptive one."""
-    cases: dict[tuple[int, str], list[Run]] = {}
+def layer_cases(results: Results) -> dict[str, dict[int, list[Run]]]:
+    cases: dict[str, dict[int, list[Run]]] = {}
     for turn in results.layers:
-        cases.setdefault((turn["count"], turn["trainer"]), []).append(turn)
-    trainers = list(dict.fromkeys(trainer for _, trainer in cases))
-    head = " | ".join(f"{trainer}, ms (p10)" for trainer in trainers)
-    lines = [f"| elements | {head} | next best / dryden |", "|" + "---:|" * (len(trainers) + 2)]
-    for count in sorted({count for count, _ in cases}):
-        times = {t: Times(cases[count, t]) for t in trainers if (count, t) in cases}
-        others = [each.median for trainer, each in times.items() if trainer != "hora dryden"]
-        ratio = min(others) / times["hora dryden"].median if "hora dryden" in times else 0.0
+        cases.setdefault(turn["trainer"], {}).setdefault(turn["count"], []).append(turn)
+    return cases
+
+
+def layer_table(results: Results) -> list[str]:
+    """A row for each size; beside the times, the better of one-bit and threshold over adaptive."""
+    cases = layer_cases(results)
+    head = " | ".join(f"{trainer}, ms (p10)" for trainer in cases)
+    lines = [f"| elements | {head} | {RIVALS_TITLE} |", "|" + "---:|" * (len(cases) + 2)]
+    for count in sorted({count for turns in cases.values() for count in turns}):
+        times = {t: Times(turns[count]) for t, turns in cases.items() if count in turns}
+        rivals = [times[name].median for name in RIVALS if name in times]
+        both = rivals and ADAPTIVE in times
+        ratio = f"{min(rivals) / times[ADAPTIVE].median:.2f}" if both else ""
         cells = [f"{each.median:.1f} ({each.p10:.1f})" for each in times.values()]
-        lines.append(f"| {count} | " + " | ".join(cells) + f" | {ratio:.2f} |")
+        lines.append(f"| {count} | " + " | ".join(cells) + f" | {ratio} |")
+    return lines
+
+
+def wire_table(results: Results) -> list[str]:
+    """The largest layer: what was sent, and how long it took beside its bytes over the rate."""
+    cases = layer_cases(results)
+    count = max(count for turns in cases.values() for count in turns)
+    lines = [
+        f"| {count} elements | MB sent | bytes / rate, ms | ms (p10) | over bytes / rate |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for trainer, turns in cases.items():
+        if count not in turns:
+            continue
+        sent, times = turns[count][0]["sent"], Times(turns[count])
+        rate = bits_per_second(turns[count][0]["link"].rsplit(" ", 1)[-1])
+        least = sent * 8e3 / rate
+        took = f"{times.median:.1f} ({times.p10:.1f}) | {times.median / least:.2f}"
+        lines.append(f"| {trainer} | {sent / 1e6:.2f} | {least:.1f} | {took} |")
     return lines
 
 
@@ -253,8 +280,8 @@ def write(options: argparse.Namespace, turns: list[Run]) -> str:
     results = Results(turns)
     if options.layers:
         command = "python benchmarks/links --layers"
-        lines = _page("One layer: adaptive, one-bit, threshold", results, about, command)
-        lines += ["", *layer_table(results)]
+        lines = _page("One layer at a time", results, about, command)
+        lines += ["", *layer_table(results), "", *wire_table(results)]
         draw: Callable[[Results], str] = layer_picture
     else:
         lines, draw = _training(results, about), training_picture

@@ -27,6 +27,12 @@ HORA = {
     "hora dryden": "dryden",
     "hora powersgd": "powersgd",
 }
+# Of single layers: the paper's three beside quantizers that are no presets.
+LAYER_CHAINS = {
+    "hora strom": "strom",
+    "hora int8": "ef+quant:bits=8,round=nearest",
+    "hora int4": "ef+quant:bits=4,round=nearest",
+}
 DDP = ("ddp", "ddp fp16", "ddp powersgd")
 ALONE = "no communication"
 TRAINERS = (ALONE, *HORA, *DDP)
@@ -43,7 +49,7 @@ class Trainer(NamedTuple):
 
 def chain_named(name: str) -> str:
     """The chain of one of Hora's trainers."""
-    return HORA.get(name) or name.removeprefix("hora ")
+    return HORA.get(name) or LAYER_CHAINS.get(name) or name.removeprefix("hora ")
 
 
 def trainer_named(name: str, net: nn.Module, rate: float) -> Trainer:

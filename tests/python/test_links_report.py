@@ -82,3 +82,17 @@ def test_a_trainer_with_a_rule_in_its_name_leaves_the_picture_well_formed(report
         report.Results([*turns(), step(name, [1.0]), loss(name, [1.0] * 15)])
     )
     assert name in [text.text for text in ElementTree.fromstring(picture).iter() if text.text]
+
+
+def test_a_layer_is_beside_what_its_bytes_take_and_adaptive_beside_its_rivals(report):
+    def layer(trainer, ms, sent):
+        terms = {"what": "layer", "link": "4 hosts of 1, 1gbit", "trainer": trainer}
+        return terms | {"count": 1 << 20, "times": [ms], "losses": [], "sent": sent, "load": 1.0}
+
+    turns = [
+        *(layer("hora", 60.0, 6e6), layer("hora onebit", 9.0, 0.25e6)),
+        *(layer("hora strom", 6.0, 0.2e6), layer("hora dryden", 4.0, 0.1e6)),
+    ]
+    results = report.Results(turns)
+    assert report.layer_table(results)[-1].endswith("| 4.0 (4.0) | 1.50 |")
+    assert "| hora | 6.00 | 48.0 | 60.0 (60.0) | 1.25 |" in report.wire_table(results)
