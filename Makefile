@@ -37,7 +37,7 @@ bench: setup ## measure, beside the peers that are installed
 	@$(PYTHON) benchmarks/run_all.py
 
 format: setup ## lay out all sources as the rules ask
-	@git ls-files -co --exclude-standard '*.h' '*.cc' '*.inc' | xargs -r clang-format -i
+	@git ls-files -co --exclude-standard '*.h' '*.c' '*.cc' '*.inc' | xargs -r clang-format -i
 	@ruff check --quiet --fix . ; ruff format --quiet .
 
 clean: ## remove what was built (the packages in .venv stay)

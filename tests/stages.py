@@ -209,7 +209,7 @@ def rules(stage: Stage, quick: bool) -> None:
     stage.pytest("tests/rules_test.py")
     stage.check("ruff check", PYTHON, "-m", "ruff", "check", ".")
     stage.check("ruff format", PYTHON, "-m", "ruff", "format", "--check", ".")
-    sources = project_files("*.h", "*.cc", "*.inc")
+    sources = project_files("*.h", "*.c", "*.cc", "*.inc")
     clang_format = str(ROOT / ".venv" / "bin" / "clang-format")
     stage.check("clang-format", clang_format, "--dry-run", "--Werror", *sources)
 

@@ -23,6 +23,7 @@ enum class Op : uint8_t {
   kRemoveSet,
   kJoin,
 };
+/// The numbers are on the wire and in the C ABI; append only.
 enum class ReduceOp : uint8_t { kSum, kAverage, kMin, kMax, kProduct, kAdasum };
 
 std::string_view name_of(Op op);            ///< "allreduce"

@@ -8,7 +8,8 @@
 
 namespace hora {
 
-/// Why an operation did not succeed. Callers branch on the code; people read the message.
+/// Why an operation did not succeed. Callers branch on the code; people read the message. The
+/// numbers are in the C ABI; append only.
 enum class Code : uint8_t {
   kOk,
   kInvalidArgument,  ///< the caller's mistake; nothing was queued
