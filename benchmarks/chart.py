@@ -137,7 +137,7 @@ class Legend(Sheet):
 
     def __init__(self, place: tuple[float, float], names: Sequence[str], width: float) -> None:
         super().__init__()
-        each = 44 + 6.5 * max(map(len, names), default=0)
+        each = 44 + 7.2 * max(map(len, names), default=0)
         columns = max(1, int(width / each))
         self.height = 18 * -(-len(names) // columns)
         for index, name in enumerate(names):

@@ -99,7 +99,7 @@ def picture(rows: list[dict]) -> str:
         x = 50 + index * 240
         legend.line((x, 22), (x + 24, 22), COLORS[shape], 2)
         legend.text(x + 30, 26, NAMES[shape])
-    legend.text(555, 26, "filled: simulated, hollow: modelled; 1,000 tensors in 10 buckets")
+    legend.text(950, 26, "filled: simulated, hollow: modelled; 1,000 tensors in 10 buckets", "end")
     return figure((960, 330), [*panels, legend])
 
 
