@@ -10,8 +10,9 @@ Each method trains each problem once for each seed, on 4 ranks of this machine. 
 have the same first weights, batches and examples held out, so methods are compared by their
 differences to float32, and to bf16, seed by seed: the mean and its 95 % interval (Student's t). A
 preset with memory passes where the interval against float32 lies inside 0.5 points of accuracy, or
-1 % of the loss; one whose interval crosses the bound is undecided and needs more seeds. Bytes are
-what a rank sends, as the engine counts them (hora.metrics()); pictures show the loss over them.
+1 % of the loss; it is "not worse" where only the better end lies outside, and undecided, in need of
+more seeds, where the worse end does. Bytes are what a rank sends, as the engine counts them
+(hora.metrics()); pictures show the loss over them.
 
 Each run is kept in build/fidelity/runs.jsonl as soon as it ends: what was cut off goes on, what is
 there is not run again, and --report only writes the pages. Time does not matter here (for that:

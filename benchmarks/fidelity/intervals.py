@@ -22,14 +22,17 @@ class Interval(NamedTuple):
     count: int = FEWEST  #: of the values
 
     def verdict(self, bound: float) -> str:
-        """Where the truth lies, as far as the interval tells: within -bound to bound, or not. Of
-        few values nothing: two that happen to agree would have an interval of no width."""
+        """Where the truth lies, as far as the interval tells: within -bound to bound, beyond one of
+        the two, or only not beyond one. Of few values nothing: two that happen to agree would have
+        an interval of no width."""
         if self.count < FEWEST:
             return "too few seeds"
         low, high = self.mean - self.half, self.mean + self.half
         if -bound <= low and high <= bound:
             return "inside"
-        return "below" if high < -bound else "above" if low > bound else "undecided"
+        if high < -bound or low > bound:
+            return "below" if high < -bound else "above"
+        return "not below" if -bound <= low else "not above" if high <= bound else "undecided"
 
 
 def interval(values: Sequence[float]) -> Interval:

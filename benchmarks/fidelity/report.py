@@ -71,11 +71,11 @@ def _verdict(results: Results, method: str) -> str:
     if difference is None or not method_named(method).memory:
         return ""
     if results.measure == "accuracy":
-        words = {"above": "better", "below": "**worse**"}
+        words = {"above": "better", "below": "**worse**", "not below": "not worse"}
     else:
-        words = {"above": "**worse**", "below": "better"}
+        words = {"above": "**worse**", "below": "better", "not above": "not worse"}
     said = difference.verdict(POINTS if results.measure == "accuracy" else SHARE)
-    return words.get(said, said)
+    return words.get(said, "undecided" if said.startswith("not") else said)
 
 
 def table(results: Results) -> list[str]:

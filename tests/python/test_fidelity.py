@@ -79,6 +79,27 @@ def test_an_interval_is_students():
     assert interval([1.0]) == Interval(1.0, float("inf"), 1)
     assert Interval(0.1, 0.3).verdict(0.5) == "inside"
     assert interval([0.0, 0.0]).verdict(0.5) == "too few seeds"
-    assert Interval(0.3, 0.3).verdict(0.5) == "undecided"
+    assert Interval(0.3, 0.3).verdict(0.5) == "not below"
+    assert Interval(-0.3, 0.3).verdict(0.5) == "not above"
+    assert Interval(0.3, 0.9).verdict(0.5) == "undecided"
     assert Interval(-0.9, 0.3).verdict(0.5) == "below"
     assert Interval(0.9, 0.3).verdict(0.5) == "above"
+
+
+def test_a_method_that_may_be_better_by_more_than_the_bound_is_not_worse(tmp_path):
+    def run(method, seed, accuracy):
+        terms = {"problem": "digits", "method": method, "chain": method, "start": 0, "seed": seed}
+        terms |= {"ranks": 2, "steps": 240, "rate": 0.03, "parameters": 1, "received": 8}
+        return terms | {"curve": [{"step": 240, "bytes": 8, "loss": 0.5, "accuracy": accuracy}] * 2}
+
+    for seed in range(1, 6):
+        gain = 0.001 if seed % 2 else 0.009
+        accuracies = {"none": 0.9, "bf16": 0.9, "onebit": 0.9 + gain, "efsign": 0.9 - gain}
+        for chain, accuracy in accuracies.items():
+            one = run(chain, seed, accuracy)
+            keep(tmp_path / "runs.jsonl", one | ({"method": "float32"} if chain == "none" else {}))
+    words = ["--problems", "digits", "-np", 2, "--seeds", 5, "--only", "onebit", "efsign"]
+    done = fidelity(tmp_path, *words, "--report")
+    assert done.returncode == 0, done.stderr
+    verdicts = [line.split(" | ")[5] for line in done.stdout.splitlines() if "| `" in line]
+    assert verdicts == ["", "", "not worse", "undecided"]
