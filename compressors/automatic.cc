@@ -1,5 +1,7 @@
 #include "compressors/automatic.h"
 
+#include <iterator>
+
 namespace hora {
 namespace {
 
@@ -17,6 +19,12 @@ constexpr AutomaticChain kChains[] = {
 
 std::span<const AutomaticChain> automatic_chains() {
   return kChains;
+}
+
+std::optional<size_t> automatic_chain_named(std::string_view name) {
+  for (size_t i = 0; i < std::size(kChains); ++i)
+    if (kChains[i].name == name) return i;
+  return {};
 }
 
 }  // namespace hora

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <optional>
 #include <span>
+#include <string_view>
 
 namespace hora {
 
@@ -13,6 +16,9 @@ struct AutomaticChain {
 
 /// The most exact first, which is `none`. All but bf16 remember what they did not send.
 std::span<const AutomaticChain> automatic_chains();
+
+/// The number of the chain with this name.
+std::optional<size_t> automatic_chain_named(std::string_view name);
 
 /// `auto` stands for `auto:error=0.7`: down to one bit for each element, but no selection.
 inline constexpr const char* kAutomaticError = "0.7";

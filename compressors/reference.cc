@@ -146,6 +146,10 @@ bf16; and where none pays, none. All ranks go by the same numbers. Rank 0 logs t
 level `info`; `hora plan --compression auto` and `hora compress explain auto --link 1gbit --model
 shapes.json` print it beforehand, for the speed of the machine that they run on.
 
+When ranks meet again in the same processes, as an [elastic](elastic.md) job's do, links and codecs are
+measured anew. A tensor keeps the chain that it had, and what that remembers, while it is allowed and needs at
+most 20 % more time than what would now be chosen; rank 0 tells which that was.
+
 `auto:error=0.1` allows chains with a relative error of a gradient of at most that; `auto` alone is
 `auto:error=0.7`. The errors are those of one exchange of normal numbers: what all but bf16 leave out stays
 in their memories and is sent later. `auto` composes with rules (`auto;rule=dim<=1->none`), chooses the

@@ -68,14 +68,14 @@ class Session {
     owner_->engine->on_whereabouts([answers = owner_->whereabouts] { return answers->ask(); });
   }
 
-  static Session start(uint32_t earlier_starts) {
+  static Session start(uint32_t earlier_starts, const std::string& choices) {
     Config config = take(Config::from_environment());
     config.epoch += earlier_starts;
-    return start(config);
+    return start(config, choices);
   }
 
   /// In an elastic job, where the launcher has given this process a place.
-  static Session start_at(const Place& place) {
+  static Session start_at(const Place& place, const std::string& choices) {
     Config config = take(Config::from_environment());
     config.epoch = place.epoch;
     config.rank = place.rank;
@@ -86,13 +86,13 @@ class Session {
     config.cross_size = place.cross_size;
     // All others were there a moment ago: who does not come soon is lost.
     config.start_timeout = std::min(config.start_timeout, config.failure_timeout);
-    return start(config);
+    return start(config, choices);
   }
 
-  static Session start(const Config& config) {
+  static Session start(const Config& config, const std::string& choices) {
     Result<std::unique_ptr<Engine>> engine = [&] {
       const nb::gil_scoped_release unlocked;
-      return Engine::start(config);
+      return Engine::start(config, choices);
     }();
     return Session(take(std::move(engine)));
   }
@@ -320,9 +320,10 @@ auto from_world(Field field) {
 
 void define_session(nb::module_& m) {
   nb::class_<Session>(m, "Engine", "One rank's share of the runtime.")
-      .def_static("start", nb::overload_cast<uint32_t>(&Session::start),
-                  nb::arg("earlier_starts") = 0, "Meets the other ranks, as the environment says.")
-      .def_static("start_at", &Session::start_at, nb::arg("place"),
+      .def_static("start", nb::overload_cast<uint32_t, const std::string&>(&Session::start),
+                  nb::arg("earlier_starts") = 0, nb::arg("choices") = "",
+                  "Meets the other ranks, as the environment says.")
+      .def_static("start_at", &Session::start_at, nb::arg("place"), nb::arg("choices"),
                   "Meets the other ranks of an epoch of an elastic job.")
       .def_static("start_local", &Session::start_local, nb::arg("size"),
                   "Ranks for threads of this process.")
@@ -341,6 +342,8 @@ void define_session(nb::module_& m) {
                      return hosts;
                    })
       .def_prop_ro("compression", [](const Session& s) { return s.engine().config().compression; })
+      .def_prop_ro("automatic_choices",
+                   [](const Session& s) { return s.engine().automatic_choices(); })
       .def_prop_ro("backend", [](const Session& s) { return s.engine().config().backend; })
       .def("submit", &Session::submit)
       .def("submit_group", &Session::submit_group)

@@ -118,7 +118,7 @@ Result<Cost> cost_of(const Asked& asked, const std::string& name, const Shape& s
   const ChainConfig* chain = &asked.rules.for_tensor(name, shape, DType::kFloat32);
   const auto count = static_cast<size_t>(count_of(shape));
   if (const auto error = chain->automatic())
-    chain = &asked.chooser.chain_for(count, DType::kFloat32, *error);
+    chain = &asked.chooser.chain(asked.chooser.choose(count, DType::kFloat32, *error));
   const bool inter = chain->between_hosts();
   const auto sharers = static_cast<int>(inter ? topology.hosts : topology.ranks());
   const auto columns = static_cast<int>(inter ? topology.ranks_per_host : 1);

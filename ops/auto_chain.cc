@@ -31,14 +31,6 @@ std::optional<CodecSpeed> numbers_in(std::string_view text) {
   return speed;
 }
 
-/// The number of the chain that has this name.
-std::optional<size_t> chain_named(std::string_view name) {
-  const auto chains = automatic_chains();
-  for (size_t i = 1; i < chains.size(); ++i)
-    if (chains[i].name == name) return i;
-  return {};
-}
-
 /// The choice among chains of which the more exact come first. `held`: what a tensor of half the
 /// size has.
 size_t choose_among(const std::vector<double>& times, double error, size_t held) {
@@ -113,11 +105,11 @@ Result<CodecSpeeds> parse_speeds(std::string_view text) {
   for (const Fragment& part : split({text, 0}, ',')) {
     const size_t equals = std::min(part.text.find('='), part.text.size());
     const std::string_view name = part.text.substr(0, equals);
-    const auto chain = chain_named(name);
+    const auto chain = automatic_chain_named(name);
     const auto refuse = [&](size_t at, const std::string& why) {
       return Status(Code::kInvalidArgument, fmt::format("character {}: {}", at + 1, why));
     };
-    if (!chain) {
+    if (!chain || *chain == 0) {
       std::vector<std::string_view> known;
       for (const AutomaticChain& one : automatic_chains().subspan(1)) known.push_back(one.name);
       return refuse(part.at,
@@ -176,17 +168,27 @@ const std::array<AutoChain::Times, AutoChain::kClasses>& AutoChain::ladder(DType
   return bytes_of(dtype) == 4 ? wide_ : narrow_;
 }
 
-size_t AutoChain::chosen(size_t count, DType dtype, double error, const Times& times) const {
+bool AutoChain::is_carried(size_t count, DType dtype) const {
   const uint64_t carried = job_.carry_bytes / std::max<size_t>(job_.topology.ranks(), 1);
-  if (count * bytes_of(dtype) <= carried) return 0;
+  return count * bytes_of(dtype) <= carried;
+}
+
+size_t AutoChain::chosen(size_t count, DType dtype, double error, const Times& times) const {
+  if (is_carried(count, dtype)) return 0;
   size_t held = 0;
   for (size_t k = 0; k < kClasses && size_t{1} << k < count; ++k)
     held = choose_among(ladder(dtype)[k], error, held);
   return choose_among(times, error, held);
 }
 
-const ChainConfig& AutoChain::chain_for(size_t count, DType dtype, double error) const {
-  return chains_[chosen(count, dtype, error, times(count, dtype))];
+size_t AutoChain::choose(size_t count, DType dtype, double error,
+                         std::optional<size_t> earlier) const {
+  const Times list = times(count, dtype);
+  const size_t best = chosen(count, dtype, error, list);
+  if (!earlier || is_carried(count, dtype)) return best;
+  const bool keeps =
+      automatic_chains()[*earlier].error <= error && list[*earlier] <= kKeep * list[best];
+  return keeps ? *earlier : best;
 }
 
 std::string AutoChain::table(double error) const {

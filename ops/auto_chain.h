@@ -54,9 +54,14 @@ class AutoChain {
  public:
   explicit AutoChain(AutoJob job);
 
-  /// For a tensor of `count` elements of float32, float16 or bfloat16. The reference lives as long
-  /// as this. Costs tens of microseconds: callers keep it.
-  const ChainConfig& chain_for(size_t count, DType dtype, double error) const;
+  /// The number, of automatic_chains(), of the chain for a tensor of `count` elements of float32,
+  /// float16 or bfloat16. `earlier`: that of the chain which it had when the ranks last met, kept
+  /// while the bound allows it and it needs at most 20 % more time than what would now be chosen,
+  /// which could not take over what it remembers. Costs tens of microseconds: callers keep it.
+  size_t choose(size_t count, DType dtype, double error, std::optional<size_t> earlier = {}) const;
+
+  /// The reference lives as long as this.
+  const ChainConfig& chain(size_t number) const { return chains_[number]; }
 
   /// Seconds of the chain with this number, of automatic_chains(), for a tensor.
   double seconds(size_t chain, size_t count, DType dtype) const;
@@ -65,11 +70,13 @@ class AutoChain {
   std::string table(double error) const;
 
   static constexpr double kSwitch = 1.05;  ///< how much slower than the quickest a choice may be
+  static constexpr double kKeep = 1.2;     ///< and than that, what was chosen earlier
 
  private:
   static constexpr size_t kClasses = 27;  ///< tensors of 2^k elements and more
   using Times = std::vector<double>;
   Times times(size_t count, DType dtype) const;
+  bool is_carried(size_t count, DType dtype) const;
   size_t chosen(size_t count, DType dtype, double error, const Times& times) const;
   const std::array<Times, kClasses>& ladder(DType dtype) const;
 

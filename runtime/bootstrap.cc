@@ -66,8 +66,9 @@ World world_of(const Config& config, const std::vector<Introduction>& ranks,
   return world;
 }
 
-Transport alone(const Config& config) {
+Transport alone(const Config& config, const AutoChoices& choices) {
   Transport transport = std::move(meet_locally(1)[0]);
+  transport.chosen = choices;
   transport.world = world_of(config);
   transport.world.rank = 0;
   transport.world.members = {Member{1, host_name(), static_cast<int32_t>(::getpid())}};
@@ -185,8 +186,9 @@ const std::string kFailed = "failed: ";  // in the place of an address
 /// The start of one rank among others.
 class Meeting {
  public:
-  Meeting(const Config& config, const Clock& clock)
+  Meeting(const Config& config, const Clock& clock, const AutoChoices& choices)
       : config_(config),
+        choices_(choices),
         prefix_(fmt::format("epoch{}/", config.epoch)),
         deadline_(clock, milliseconds_of(config.start_timeout)),
         clock_(clock) {}
@@ -227,12 +229,17 @@ class Meeting {
   }
 
   Status meet_everybody() {
-    auto met = introduce(*store_, config_, prefix_ + "member/", clock_,
-                         endpoint_ ? endpoint_->addresses() : std::string(),
-                         Compression::own_speeds(config_, [this] { return clock_.now(); }));
+    Introduction mine;
+    if (endpoint_) mine.addresses = endpoint_->addresses();
+    mine.speeds = Compression::own_speeds(config_, [this] { return clock_.now(); });
+    if (config_.rank == 0) mine.choices = choices_.text();
+    auto met = introduce(*store_, config_, prefix_ + "member/", clock_, mine);
     HORA_TRY(met.status());
     ranks_ = std::move(met).value();
     HORA_TRY(agree_on_speeds());
+    auto chosen = AutoChoices::parse(ranks_[0].choices);
+    HORA_TRY(chosen.status());
+    transport_.chosen = std::move(chosen).value();
     transport_.hosts = hosts_of(ranks_);
     transport_.world = world_of(config_, ranks_, transport_.hosts);
     hosts_ = *std::max_element(transport_.hosts.begin(), transport_.hosts.end()) + 1;
@@ -478,6 +485,7 @@ class Meeting {
   }
 
   const Config& config_;
+  const AutoChoices& choices_;  ///< this rank's
   const std::string prefix_;
   Deadline deadline_;
   const Clock& clock_;
@@ -516,16 +524,16 @@ std::vector<Transport> meet_locally(int size) {
   return transports;
 }
 
-Result<Transport> meet(const Config& config, const Clock& clock) {
+Result<Transport> meet(const Config& config, const Clock& clock, const AutoChoices& choices) {
   if (!choose_isa(config.isa))
     return Status(Code::kUnavailable,
                   fmt::format("HORA_ISA={}: this machine does not have it", config.isa));
-  if (config.size == 1) return alone(config);
+  if (config.size == 1) return alone(config, choices);
   if (config.tls != 0 && config.backend == "gloo")
     return Status(Code::kUnavailable,
                   "HORA_TLS=1: Gloo's connections are not encrypted; HORA_BACKEND=tcp has those "
                   "that are");
-  return Meeting(config, clock).run();
+  return Meeting(config, clock, choices).run();
 }
 
 }  // namespace hora

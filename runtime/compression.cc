@@ -53,13 +53,16 @@ std::string Compression::own_speeds(const Config& config, const Now& now) {
                                                  : parse_speeds(config.codec_speeds).value());
 }
 
-Compression::Compression(const Config& config, AutoJob job, std::span<const int> hosts)
+Compression::Compression(const Config& config, AutoJob job, std::span<const int> hosts,
+                         AutoChoices chosen)
     : seed_(config.seed),
       job_(std::move(job)),
+      earlier_(std::move(chosen)),
       one_host_(hosts_in(hosts) == 1),
       has_layers_(config.hierarchical != 0 || hosts_in(hosts) == hosts.size()),
       rules_(parsed(config.compression)),
-      always_none_(rules_.canonical() == ChainConfig().canonical()) {}
+      always_none_(rules_.canonical() == ChainConfig().canonical()),
+      choices_(earlier_) {}
 
 Status Compression::choose(const Request& request, Signature& signature) {
   if (request.op != Op::kAllreduce || request.inputs.size() != 1) {
@@ -113,7 +116,7 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
   if (const auto error = chain->automatic()) {
     if (request.set != 0) return {};
     chooser = automatic();
-    chain = &chooser->chain_for(tensor.count(), tensor.dtype, *error);
+    chain = &chooser->chain(choose_automatic(*chooser, request, *error));
   }
   if (chain->none() || (chain->between_hosts() && one_host_)) return {};
   if (chain->between_hosts() && !has_layers_) {
@@ -142,7 +145,24 @@ std::string Compression::decisions() {
   if (!error) return {};
   std::string table = automatic()->table(*error);
   table.pop_back();  // a log has line ends of its own
+  if (!earlier_.empty()) table += "\nchosen before, and kept within 20 %: " + earlier_.text();
   return table;
+}
+
+size_t Compression::choose_automatic(const AutoChain& chooser, const Request& request,
+                                     double error) {
+  const Tensor& tensor = request.inputs[0];
+  const AutoChoices::Case which{request.set, error, static_cast<uint32_t>(bytes_of(tensor.dtype)),
+                                tensor.count()};
+  const size_t chain = chooser.choose(tensor.count(), tensor.dtype, error, earlier_.find(which));
+  const std::lock_guard lock(mutex_);
+  choices_.note(which, chain);
+  return chain;
+}
+
+AutoChoices Compression::choices() const {
+  const std::lock_guard lock(mutex_);
+  return choices_;
 }
 
 /// Made without the lock, by whoever comes first.

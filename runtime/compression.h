@@ -17,6 +17,7 @@
 #include "hora/request.h"
 #include "hora/status.h"
 #include "ops/auto_chain.h"
+#include "ops/auto_choices.h"
 
 namespace hora {
 
@@ -46,9 +47,9 @@ class Compression {
   /// Empty if the job's setting has no `auto`. `config` must have passed check().
   static std::string own_speeds(const Config& config, const Now& now);
 
-  /// `config` must have passed check(). `job` is equal on all ranks; `hosts[r]` is the host of
-  /// rank r.
-  Compression(const Config& config, AutoJob job, std::span<const int> hosts);
+  /// `config` must have passed check(). `job` and `chosen`, what `auto` chose when ranks last met,
+  /// are equal on all ranks; `hosts[r]` is the host of rank r.
+  Compression(const Config& config, AutoJob job, std::span<const int> hosts, AutoChoices chosen);
 
   /// The job's setting is for what travels between hosts, and all ranks are on one.
   bool idle() const { return one_host_ && rules_.chain().between_hosts(); }
@@ -72,6 +73,9 @@ class Compression {
   /// The table that the job's `auto` goes by; empty if its setting has none.
   std::string decisions();
 
+  /// What `auto` has chosen, here and before. Any thread.
+  AutoChoices choices() const;
+
   StateStore& states() { return states_; }
   uint64_t seed() const { return seed_; }
 
@@ -92,14 +96,17 @@ class Compression {
   bool known(const Request& request, Signature& signature);
   Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
   std::shared_ptr<const AutoChain> automatic();
+  size_t choose_automatic(const AutoChain& chooser, const Request& request, double error);
 
   const uint64_t seed_;
   const AutoJob job_;
+  const AutoChoices earlier_;
   const bool one_host_, has_layers_;
   const CompressionRules rules_;  ///< the job's
   const bool always_none_;
 
-  std::mutex mutex_;                            ///< guards what follows
+  mutable std::mutex mutex_;                    ///< guards what follows
+  AutoChoices choices_;                         ///< and earlier_
   std::shared_ptr<const AutoChain> automatic_;  ///< once somebody wants it
   std::unordered_map<std::string, Choice> chosen_;
   std::string key_;

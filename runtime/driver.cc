@@ -59,7 +59,7 @@ bool is_settled(const Status& status) {
 Driver::Driver(Transport transport, const Config& config, const Clock& clock, Log log)
     : compression(config,
                   {transport.topology, transport.speeds, config.bucket_bytes, config.carry_bytes},
-                  transport.hosts),
+                  transport.hosts, transport.chosen),
       observer(clock),
       transport_(std::move(transport)),
       config_(config),

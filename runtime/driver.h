@@ -12,6 +12,7 @@
 
 #include "hora/engine.h"
 #include "ops/auto_chain.h"
+#include "ops/auto_choices.h"
 #include "ops/backend.h"
 #include "ops/relax.h"
 #include "runtime/carried.h"
@@ -38,6 +39,7 @@ struct Transport {
   std::unique_ptr<Backend> backend;
   Topology topology;                    ///< the same on all ranks, with the slowest link
   CodecSpeeds speeds = usual_speeds();  ///< likewise
+  AutoChoices chosen;                   ///< likewise: what rank 0 chose when it last met others
   std::shared_ptr<void> keep;           ///< whatever must outlive both
 };
 

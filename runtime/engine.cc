@@ -214,10 +214,12 @@ Engine::~Engine() {
   (void)shutdown();
 }
 
-Result<std::unique_ptr<Engine>> Engine::start(const Config& config) {
+Result<std::unique_ptr<Engine>> Engine::start(const Config& config, std::string_view choices) {
   HORA_TRY(Compression::check(config));
+  const auto chosen = AutoChoices::parse(choices);
+  HORA_TRY(chosen.status());
   const SystemClock clock;
-  auto transport = meet(config, clock);
+  auto transport = meet(config, clock, chosen.value());
   if (!transport.ok()) return transport.status();
   auto engine = std::unique_ptr<Engine>(
       new Engine(std::make_unique<Impl>(std::move(transport).value(), config)));
@@ -328,6 +330,10 @@ Status Engine::shutdown() {
 Status Engine::health() const {
   return impl_->driver.health();
 }
+std::string Engine::automatic_choices() const {
+  return impl_->foreign() ? std::string() : impl_->driver.compression.choices().text();
+}
+
 Counters Engine::counters() const {
   return impl_->driver.counters();
 }

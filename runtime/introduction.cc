@@ -51,7 +51,7 @@ Status compare(Rank theirs, std::string_view their_settings, Rank mine,
   return {};
 }
 
-/// Five lines, and the settings that must be equal.
+/// Six lines, and the settings that must be equal.
 Introduction parse(std::string_view text, std::string_view& settings) {
   Introduction rank;
   rank.host = take_line(text);
@@ -59,6 +59,7 @@ Introduction parse(std::string_view text, std::string_view& settings) {
   rank.machine = take_line(text);
   rank.addresses = take_line(text);
   rank.speeds = take_line(text);
+  rank.choices = take_line(text);
   settings = text;
   return rank;
 }
@@ -73,12 +74,12 @@ std::string host_name() {
 
 Result<std::vector<Introduction>> introduce(Store& store, const Config& config,
                                             const std::string& prefix, const Clock& clock,
-                                            const std::string& addresses,
-                                            const std::string& speeds) {
+                                            const Introduction& mine) {
   const std::string my_settings = digest_text(config);
-  HORA_TRY(store.set(prefix + std::to_string(config.rank),
-                     fmt::format("{}\n{}\n{}\n{}\n{}\n{}", host_name(), ::getpid(), machine(config),
-                                 addresses, speeds, my_settings)));
+  HORA_TRY(
+      store.set(prefix + std::to_string(config.rank),
+                fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}", host_name(), ::getpid(), machine(config),
+                            mine.addresses, mine.speeds, mine.choices, my_settings)));
   const Deadline deadline(
       clock, std::chrono::nanoseconds(static_cast<int64_t>(config.start_timeout * 1e9)));
   std::vector<Introduction> ranks;

@@ -114,6 +114,8 @@ _session: Session | None = None
 _lock = threading.Lock()
 # Ranks that meet again must not find what they left in the store when they met before.
 _starts = 0
+# What the compression `auto` has chosen: ranks that meet again keep it, and what it remembers.
+_choices = ""
 # Of an elastic job; opened by the first init().
 _membership: _native.Membership | None = None
 # An epoch in which somebody dies before all have met is given up, and the launcher makes another.
@@ -186,14 +188,14 @@ def _start() -> Session:
         _membership = _native.Membership.open()
     if _membership is None:
         _starts += 1
-        return Session(_native.Engine.start(_starts - 1))
+        return Session(_native.Engine.start(_starts - 1, _choices))
     for last in range(1, _MEETINGS + 1):
         try:
             place = _membership.next_place()
         except _native.Shutdown:
             raise SystemExit(0) from None  # the job has fewer slots now
         try:
-            engine = _native.Engine.start_at(place)
+            engine = _native.Engine.start_at(place, _choices)
         except (_native.PeerLost, _native.Timeout, _native.Unavailable):
             if last == _MEETINGS:
                 raise
@@ -215,11 +217,12 @@ def change_wanted() -> bool:
 
 def shutdown() -> None:
     """Leaves the job; peers' operations that need this rank fail with PeerLeft. Idempotent."""
-    global _session
+    global _session, _choices
     with _lock:
         ending, _session = _session, None
         if ending is None:
             return
+        _choices = ending.engine.automatic_choices
         for process_set in list(ending.process_sets.values()):
             process_set._forget()
         ending.end()

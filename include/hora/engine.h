@@ -66,8 +66,9 @@ Result<std::string> canonical_compression(std::string_view setting);
 class Engine {
  public:
   /// Meets the other ranks of `config.size` through `config.store` and starts the background
-  /// thread. Waits up to config.start_timeout; the error names who is missing.
-  static Result<std::unique_ptr<Engine>> start(const Config& config);
+  /// thread. Waits up to config.start_timeout; the error names who is missing. `choices`: what
+  /// automatic_choices() gave when this rank last met others, if it did.
+  static Result<std::unique_ptr<Engine>> start(const Config& config, std::string_view choices = {});
 
   /// `size` ranks as threads of this process (config's rank, size and store are ignored).
   static Result<std::vector<std::unique_ptr<Engine>>> start_local(int size, const Config& config);
@@ -130,6 +131,10 @@ class Engine {
   /// What is remembered of each tensor, and, in `lost`, the sum of magnitudes of what was owed and
   /// had to be dropped. Reads all memories. Errors: kUnavailable as above.
   Result<std::vector<Remembered>> memories(double* lost = nullptr);
+
+  /// What the compression `auto` has chosen, as text. Where ranks meet again, rank 0's decides
+  /// which chains are kept although what was measured has changed a little. Also after shutdown().
+  std::string automatic_choices() const;
 
   Counters counters() const;
   /// The same for Prometheus, in its text format.

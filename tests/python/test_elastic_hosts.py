@@ -155,3 +155,49 @@ def test_a_script_that_prints_no_hosts_is_told(rsh, script, why):  # noqa: F811
     job = run(rsh, *options, program=SHOW)
     assert job.returncode == 1
     assert f"--host-discovery-script: {why}" in job.stderr
+
+
+# In the second epoch another chain would be quicker by some percent.
+AUTO = """
+import os, signal
+import torch
+import hora.torch as hvd
+os.environ["HORA_CODEC_SPEEDS"] = "int8=0.1/0.1/0.1,fp8=1/1/1"
+hvd.init()
+os.environ["HORA_CODEC_SPEEDS"] = "int8=0.5/0.5/0.1,fp8=0.1/0.1/0.1"
+torch.set_num_threads(1)
+model = torch.nn.Linear(1024, 1024, bias=False)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+optimizer = hvd.DistributedOptimizer(optimizer, model.named_parameters())
+state = hvd.elastic.TorchState(model=model, optimizer=optimizer, batch=0)
+
+@hvd.elastic.run
+def train(state):
+    while state.batch < 6:
+        if hvd.size() == 3 and hvd.rank() == 1 and state.batch == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        optimizer.zero_grad()
+        model(torch.ones(2, 1024)).square().mean().backward()
+        optimizer.step()
+        state.batch += 1
+        state.commit()
+
+train(state)
+other = torch.ones(1024, 1025)
+hvd.allreduce(other, name="other", compression="auto:error=0.05")
+memories = hvd.compression_memories()
+rows = sorted(memories["tensors"], key=lambda row: "other" in row["tensor"])
+seen = [(row["exchanges"], "levels" in row["chain"]) for row in rows]
+print("done", hvd.size(), memories["lost"], *seen)
+"""
+
+
+def test_what_auto_chose_outlasts_a_lost_rank_with_what_it_remembers(rsh):  # noqa: F811
+    options = ["-np", 3, "--min-np", 2, "--blacklist-after", 1, "--no-prefix", "--grace", "3s"]
+    for setting in ("HORA_COMPRESSION=auto:error=0.05", "HORA_LINKS=1Gbit"):
+        options += ["-x", setting]
+    words = [*options, "-H", "localhost:1,a:1,b:1", sys.executable, "-c", AUTO]
+    job = run(rsh, *words)
+    assert job.returncode == 0, job.stderr
+    # "other", which had no chain before, has the one that is quicker now.
+    assert sorted(job.stdout.splitlines()) == ["done 2 0.0 (6, True) (1, False)"] * 2

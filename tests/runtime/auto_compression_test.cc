@@ -1,8 +1,10 @@
 // Goal: ranks that measure different speeds agree on every tensor's chain, and the choice is what
-// the setting, its rules and the job's links say.
+// the setting, its rules and the job's links say; ranks that meet again keep it, with those that
+// have joined, unless it has become much slower.
 // Method: forked ranks that are told to be on different hosts, over the real start-up, each with
 // speeds of its own; what they remember tells their chains.
 
+#include <array>
 #include <cmath>
 #include <map>
 #include <string>
@@ -82,6 +84,59 @@ TEST(AutoCompression, ACallMayAskForItWhereTheJobDoesNot) {
     HORA_WANT(chains.at("c").find("bits=8") != std::string::npos, chains.at("c"));
     HORA_WANT_OK(engine.shutdown());
     return "";
+  }),
+            "");
+}
+
+/// What is left of an epoch when its engine is gone.
+struct Left {
+  std::string choices, memory;
+};
+
+/// One epoch of `job`: exchanges "old", whose memory may come from the last one, and "new".
+std::string train_an_epoch(Job& job, Rank rank, uint32_t epoch, const std::string& chain,
+                           const std::string& chain_of_new, uint64_t exchanges, Left& left) {
+  const auto started = job.start(rank, epoch, left.choices);
+  HORA_WANT(started.ok(), started.status().message());
+  Engine& engine = *started.value();
+  if (!left.memory.empty()) HORA_WANT_OK(engine.load_memories(std::array{left.memory}, true));
+  HORA_WANT_NOTHING(reduce(engine, "old", 1 << 20));
+  HORA_WANT_NOTHING(reduce(engine, "new", (1 << 20) + 1024 * epoch));
+  auto chains = chains_of(engine);
+  HORA_WANT(chains["old"].find(chain) != std::string::npos, chains["old"]);
+  HORA_WANT(chains["new"].find(chain_of_new) != std::string::npos, chains["new"]);
+  double lost = 0;
+  const auto memories = engine.memories(&lost);
+  HORA_WANT_OK(memories.status());
+  for (const Remembered& one : memories.value())
+    if (one.tensor == "old") HORA_WANT(one.exchanges == exchanges, std::to_string(one.exchanges));
+  left = {engine.automatic_choices(), engine.save_memories(0, "old").value()};
+  HORA_WANT_OK(engine.shutdown());
+  return "";
+}
+
+TEST(AutoCompression, RanksThatMeetAgainKeepTheirChainsUnlessTheyHaveBecomeMuchSlower) {
+  Job job(3, 1);
+  job.config.compression = "auto:error=0.05";
+  job.config.links = "1Gbit";
+  const std::string int8 = "recon=levels", fp8 = "recon=e4m3";
+  EXPECT_EQ(job.run_ranks([&](Rank rank) -> std::string {
+    Left left;
+    const auto epoch = [&](uint32_t number, int ranks, const char* speeds,
+                           const std::string& of_old, const std::string& of_new,
+                           uint64_t exchanges) -> std::string {
+      job.config.size = job.config.cross_size = ranks;
+      job.config.codec_speeds = speeds;
+      if (rank >= ranks) return "";
+      return train_an_epoch(job, rank, number, of_old, of_new, exchanges, left);
+    };
+    HORA_WANT_NOTHING(epoch(1, 2, "int8=0.1/0.1/0.1,fp8=1/1/1", int8, int8, 1));
+    // Now fp8 takes some percent less, and rank 2 has joined, which knows nothing of int8.
+    HORA_WANT_NOTHING(epoch(2, 3, "int8=0.5/0.5/0.1,fp8=0.1/0.1/0.1", int8, fp8, rank < 2 ? 2 : 1));
+    // Who had another choice, such as a rank that has been away, does as rank 0.
+    if (rank == 1) left.choices = "0/0.05/4/1048576=bf16";
+    HORA_WANT_NOTHING(epoch(3, 3, "int8=0.5/0.5/0.1,fp8=0.1/0.1/0.1", int8, fp8, rank < 2 ? 3 : 2));
+    return epoch(4, 3, "int8=5/5/1,fp8=0.1/0.1/0.1", fp8, fp8, 1);
   }),
             "");
 }

@@ -240,7 +240,7 @@ TEST(Hosts, ARankThatGetsStuckWhileAllMeetIsNamedByEverybody) {
         config.cross_rank = rank / 2;
         const auto store = connect_store(job.store(), seconds(20));
         HORA_WANT_OK(store.status());
-        const auto met = introduce(*store.value(), config, "epoch1/member/", SystemClock(), "", "");
+        const auto met = introduce(*store.value(), config, "epoch1/member/", SystemClock(), {});
         return met.status().message();
       }
       const std::string error = job.start(rank).status().message();

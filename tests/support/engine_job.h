@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "hora/engine.h"
@@ -65,7 +66,7 @@ class EngineJob {
   }
 
   /// In a rank's process, once somebody serves.
-  Started start(Rank rank, uint32_t epoch = 1) const {
+  Started start(Rank rank, uint32_t epoch = 1, std::string_view choices = {}) const {
     Config mine = config;
     mine.rank = rank;
     mine.local_rank = rank % config.local_size;
@@ -79,7 +80,7 @@ class EngineJob {
       HORA_TRY(address.status());
       mine.store = address.value();
     }
-    return Engine::start(mine);
+    return Engine::start(mine, choices);
   }
 
   /// Runs the body on every rank, while rank 0 serves the store; gives what went wrong.
