@@ -152,8 +152,9 @@ most 20 % more time than what would now be chosen; rank 0 tells which that was.
 
 `auto:error=0.1` allows chains with a relative error of a gradient of at most that; `auto` alone is
 `auto:error=0.7`. The errors are those of one exchange of normal numbers: what all but bf16 leave out stays
-in their memories and is sent later. `auto` composes with rules (`auto;rule=dim<=1->none`), chooses the
-aggregation, too, and leaves operations of a process set other than all ranks as they are.
+in their memories and is sent later. `auto` composes with rules (`auto;rule=dim<=1->none`) and chooses the
+aggregation, too. A process set goes by the number of its own hosts and ranks: one inside a host travels as it
+is.
 
 | word | stands for | error |
 |---|---|---|

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <tuple>
 #include <utility>
 
 #include <fmt/format.h>
@@ -58,11 +59,21 @@ Compression::Compression(const Config& config, AutoJob job, std::span<const int>
     : seed_(config.seed),
       job_(std::move(job)),
       earlier_(std::move(chosen)),
+      hosts_(hosts.begin(), hosts.end()),
       one_host_(hosts_in(hosts) == 1),
       has_layers_(config.hierarchical != 0 || hosts_in(hosts) == hosts.size()),
       rules_(parsed(config.compression)),
       always_none_(rules_.canonical() == ChainConfig().canonical()),
-      choices_(earlier_) {}
+      choices_(earlier_),
+      sets_{{0, {job_.topology.hosts, job_.topology.ranks_per_host}}} {}
+
+void Compression::know_set(SetId set, std::span<const Rank> members) {
+  std::vector<int> hosts;
+  for (const Rank rank : members) hosts.push_back(hosts_[static_cast<size_t>(rank)]);
+  const size_t count = hosts_in(hosts);
+  const std::lock_guard lock(mutex_);
+  sets_[set] = {count, (members.size() + count - 1) / count};
+}
 
 Status Compression::choose(const Request& request, Signature& signature) {
   if (request.op != Op::kAllreduce || request.inputs.size() != 1) {
@@ -114,8 +125,11 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
   const ChainConfig* chain = &rules.for_tensor(request.name, tensor.shape, tensor.dtype);
   std::shared_ptr<const AutoChain> chooser;
   if (const auto error = chain->automatic()) {
-    if (request.set != 0) return {};
-    chooser = automatic();
+    chooser = automatic(request.set);
+    if (!chooser)
+      return Status(Code::kInvalidArgument,
+                    fmt::format("'{}': this rank is not a member of process set {}", request.name,
+                                request.set));
     chain = &chooser->chain(choose_automatic(*chooser, request, *error));
   }
   if (chain->none() || (chain->between_hosts() && one_host_)) return {};
@@ -143,7 +157,7 @@ Status Compression::choose_new(const Request& request, const CompressionRules& r
 std::string Compression::decisions() {
   const auto error = rules_.automatic();
   if (!error) return {};
-  std::string table = automatic()->table(*error);
+  std::string table = automatic(0)->table(*error);
   table.pop_back();  // a log has line ends of its own
   if (!earlier_.empty()) table += "\nchosen before, and kept within 20 %: " + earlier_.text();
   return table;
@@ -165,16 +179,21 @@ AutoChoices Compression::choices() const {
   return choices_;
 }
 
-/// Made without the lock, by whoever comes first.
-std::shared_ptr<const AutoChain> Compression::automatic() {
+/// Made without the lock, by whoever comes first. Null if there is no such set.
+std::shared_ptr<const AutoChain> Compression::automatic(SetId set) {
+  AutoJob job = job_;
   {
     const std::lock_guard lock(mutex_);
-    if (automatic_) return automatic_;
+    const auto known = sets_.find(set);
+    if (known == sets_.end()) return nullptr;
+    if (const auto made = automatic_.find(known->second); made != automatic_.end())
+      return made->second;
+    std::tie(job.topology.hosts, job.topology.ranks_per_host) = known->second;
   }
-  auto made = std::make_shared<const AutoChain>(job_);
+  const std::pair shape(job.topology.hosts, job.topology.ranks_per_host);
+  auto made = std::make_shared<const AutoChain>(std::move(job));
   const std::lock_guard lock(mutex_);
-  if (!automatic_) automatic_ = std::move(made);
-  return automatic_;
+  return automatic_.try_emplace(shape, std::move(made)).first->second;
 }
 
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature,

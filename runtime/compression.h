@@ -56,9 +56,11 @@ class Compression {
 
   /// Fills `signature.chain` and `.granule`: the request's own setting or the job's. Errors:
   /// kInvalidArgument for a setting that cannot be parsed or does not fit tensor or job. Where it
-  /// says `auto` the chain is chosen here, from what all ranks know alike; only tensors of all
-  /// ranks get one, for how the ranks of a set are connected is not known here.
+  /// says `auto` the chain is chosen here, from what all ranks know alike.
   Status choose(const Request& request, Signature& signature);
+
+  /// There is a process set of these ranks now. Any thread; before anybody submits to it.
+  void know_set(SetId set, std::span<const Rank> members);
 
   /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
   /// `ranks` and `hosts`: how many the set has.
@@ -95,19 +97,21 @@ class Compression {
   static void make_codec(BoundChain& bound, uint64_t step);
   bool known(const Request& request, Signature& signature);
   Status choose_new(const Request& request, const CompressionRules& rules, Choice& choice);
-  std::shared_ptr<const AutoChain> automatic();
+  std::shared_ptr<const AutoChain> automatic(SetId set);
   size_t choose_automatic(const AutoChain& chooser, const Request& request, double error);
 
   const uint64_t seed_;
   const AutoJob job_;
   const AutoChoices earlier_;
+  const std::vector<int> hosts_;
   const bool one_host_, has_layers_;
   const CompressionRules rules_;  ///< the job's
   const bool always_none_;
 
-  mutable std::mutex mutex_;                    ///< guards what follows
-  AutoChoices choices_;                         ///< and earlier_
-  std::shared_ptr<const AutoChain> automatic_;  ///< once somebody wants it
+  mutable std::mutex mutex_;                                   ///< guards what follows
+  AutoChoices choices_;                                        ///< and earlier_
+  std::unordered_map<SetId, std::pair<size_t, size_t>> sets_;  ///< hosts, and ranks on each
+  std::map<std::pair<size_t, size_t>, std::shared_ptr<const AutoChain>> automatic_;  ///< as wanted
   std::unordered_map<std::string, Choice> chosen_;
   std::string key_;
 

@@ -314,6 +314,10 @@ void Driver::complete(Operation* operation, const Status& status, int64_t value)
   if (operation->done()) return;
   if (operation->request.op == Op::kAddSet || operation->request.op == Op::kJoin)
     operation->outcome.value = value;
+  if (operation->request.op == Op::kAddSet && status.ok()) {
+    const auto set = static_cast<SetId>(value);
+    compression.know_set(set, *negotiator_->members(set));
+  }
   operation->status = status;
   observer.done(*operation);
   --open_;

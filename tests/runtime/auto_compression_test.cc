@@ -4,6 +4,7 @@
 // Method: forked ranks that are told to be on different hosts, over the real start-up, each with
 // speeds of its own; what they remember tells their chains.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -22,15 +23,16 @@ namespace {
 using Job = support::EngineJob;
 using support::allreduce;
 
-/// Reduces one tensor of this many elements; what went wrong.
+/// Reduces one tensor of this many elements, over all ranks or a set of `members`; what went wrong.
 std::string reduce(Engine& engine, const std::string& name, size_t count,
-                   const std::string& chain = {}) {
+                   const std::string& chain = {}, SetId set = 0, int members = 0) {
   std::vector<float> values(count, 1);
   Request request = allreduce(name, values);
   request.chain = chain;
+  request.set = set;
   HORA_WANT_OK(engine.run(request));
   // A block of equal values is exact in every chain of the list.
-  const auto sum = static_cast<float>(engine.world().size());
+  const auto sum = static_cast<float>(members > 0 ? members : engine.world().size());
   for (const float value : values) HORA_WANT(std::abs(value - sum) < 0.02f * sum, name);
   return "";
 }
@@ -82,6 +84,40 @@ TEST(AutoCompression, ACallMayAskForItWhereTheJobDoesNot) {
     HORA_WANT(chains.size() == 2, std::to_string(chains.size()));
     HORA_WANT(chains.at("a").find("bits=1") != std::string::npos, chains.at("a"));
     HORA_WANT(chains.at("c").find("bits=8") != std::string::npos, chains.at("c"));
+    HORA_WANT_OK(engine.shutdown());
+    return "";
+  }),
+            "");
+}
+
+TEST(AutoCompression, AProcessSetGoesByItsOwnHosts) {
+  Job job(2, 2);
+  job.config.compression = "auto";
+  job.config.links = "10Mbit";
+  EXPECT_EQ(job.run([](Engine& engine, Rank rank) -> std::string {
+    const std::vector<std::vector<Rank>> sets = {{0, 1}, {0, 2}, {0, 1, 3}};
+    const std::string early = reduce(engine, "x", 1 << 16, {}, 2, 2);
+    HORA_WANT(early.find("not a member of process set 2") != std::string::npos, early);
+    for (const std::vector<Rank>& members : sets) {
+      Request add;
+      add.op = Op::kAddSet;
+      add.members = members;
+      Outcome outcome;
+      HORA_WANT_OK(engine.run(add, &outcome));
+      if (!std::binary_search(members.begin(), members.end(), rank)) continue;
+      HORA_WANT_NOTHING(reduce(engine, "x", 1 << 16, {}, static_cast<SetId>(outcome.value),
+                               static_cast<int>(members.size())));
+    }
+    std::map<SetId, std::string> chains;
+    const auto memories = engine.memories();
+    HORA_WANT_OK(memories.status());
+    for (const Remembered& one : memories.value()) chains[one.set] = one.chain;
+    HORA_WANT(!chains.contains(1), "inside a host none pays, not " + chains[1]);
+    for (const SetId set : {2, 3}) {
+      const auto& members = sets[set - 1];
+      if (std::binary_search(members.begin(), members.end(), rank))
+        HORA_WANT(chains[set].find("bits=1") != std::string::npos, chains[set]);
+    }
     HORA_WANT_OK(engine.shutdown());
     return "";
   }),
