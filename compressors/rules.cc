@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "compressors/stage.h"
 #include "compressors/text.h"
 
 namespace hora {
@@ -35,7 +36,40 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
+/// What a section has of a chain; empty if it is for something else.
+std::string_view chain_in(std::string_view section) {
+  const size_t equals = section.find('='), arrow = section.find("->");
+  const std::string_view key = section.substr(0, equals);
+  if (equals == section.npos || key.find_first_of("+:") != key.npos) return section;
+  if (key == "up" || key == "down") return section.substr(equals + 1);
+  return key == "rule" && arrow != section.npos ? section.substr(arrow + 2) : std::string_view();
+}
+
+bool is_known(std::string_view name) {
+  const auto has_it = [&](const auto& entry) { return entry.name == name; };
+  return name == "none" || name == "auto" || std::ranges::any_of(stages(), has_it) ||
+         std::ranges::any_of(presets(), has_it);
+}
+
+/// As hora.compression.register has it.
+bool may_be_added(std::string_view name) {
+  constexpr std::string_view kFirst = "abcdefghijklmnopqrstuvwxyz",
+                             kAny = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  return !name.empty() && kFirst.find(name[0]) != kFirst.npos &&
+         name.find_first_not_of(kAny) == name.npos;
+}
+
 }  // namespace
+
+std::string_view unknown_stage(std::string_view setting) {
+  for (const Fragment& section : split({setting, 0}, ';')) {
+    for (const Fragment& item : split({chain_in(section.text), 0}, '+')) {
+      const std::string_view name = item.text.substr(0, item.text.find(':'));
+      if (may_be_added(name) && !is_known(name)) return name;
+    }
+  }
+  return {};
+}
 
 bool CompressionRules::Rule::matches(std::string_view name, const Shape& shape) const {
   if (on == On::kGlob) return glob_matches(pattern, name);

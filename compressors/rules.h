@@ -48,6 +48,10 @@ class CompressionRules {
   std::vector<Rule> rules_;
 };
 
+/// The first word of a setting that stands in the place of a stage or preset and is none, if a
+/// program may add one of that name (hora.compression.register). Empty: there is no such word.
+std::string_view unknown_stage(std::string_view setting);
+
 /// CompressionRules::parse.
 Result<CompressionRules> parse_rules(std::string_view text);
 

@@ -21,6 +21,7 @@
 #include "launcher/guard.h"
 #include "launcher/host_options.h"
 #include "launcher/program.h"
+#include "runtime/compression_settings.h"
 #include "runtime/log.h"
 #include "runtime/quantity.h"
 #include "runtime/store.h"
@@ -384,6 +385,7 @@ Result<JobPlan> make_plan(const RunOptions& options, const Surroundings& surroun
   }
   const Result<Config> config = Config::parse(plan.ranks[0].environment);
   HORA_TRY(config.status());
+  HORA_TRY(check_compression_before_start(config.value()));
   if (options.elastic) plan.elastic = elastic_plan(options, config.value());
   plan.remote = remote_plan(options, surroundings, config.value());
   for (RankCommand& rank : plan.ranks) {

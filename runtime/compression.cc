@@ -8,11 +8,10 @@
 #include <fmt/format.h>
 
 #include "hora/engine.h"
+#include "runtime/compression_settings.h"
 
 namespace hora {
 namespace {
-
-constexpr std::string_view kMeasure = "measure";
 
 CompressionRules parsed(std::string_view setting) {
   auto rules = CompressionRules::parse(setting);
@@ -37,21 +36,11 @@ Result<std::string> canonical_compression(std::string_view setting) {
   return rules.value().canonical();
 }
 
-Status Compression::check(const Config& config) {
-  const auto rules = CompressionRules::parse(config.compression);
-  if (!rules.ok())
-    return Status(Code::kInvalidArgument, "HORA_COMPRESSION: " + rules.status().message());
-  if (config.codec_speeds == kMeasure) return {};
-  const auto speeds = parse_speeds(config.codec_speeds);
-  if (speeds.ok()) return {};
-  return Status(Code::kInvalidArgument, "HORA_CODEC_SPEEDS: " + speeds.status().message());
-}
-
 std::string Compression::own_speeds(const Config& config, const Now& now) {
   constexpr int64_t kBudget = 10'000'000;
   if (!parsed(config.compression).automatic()) return std::string();
-  return text_of(config.codec_speeds == kMeasure ? measure_speeds(now, kBudget)
-                                                 : parse_speeds(config.codec_speeds).value());
+  return text_of(config.codec_speeds == kMeasureSpeeds ? measure_speeds(now, kBudget)
+                                                       : parse_speeds(config.codec_speeds).value());
 }
 
 Compression::Compression(const Config& config, AutoJob job, std::span<const int> hosts,

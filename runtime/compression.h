@@ -40,15 +40,12 @@ struct BoundChain {
 /// Threads: choose() any; the rest the token holder.
 class Compression {
  public:
-  /// Whether its settings can be parsed.
-  static Status check(const Config& config);
-
   /// What ranks tell each other for `auto`: how fast this one's codecs are, measured if so set.
-  /// Empty if the job's setting has no `auto`. `config` must have passed check().
+  /// Empty if the job's setting has no `auto`. `config` must have passed check_compression().
   static std::string own_speeds(const Config& config, const Now& now);
 
-  /// `config` must have passed check(). `job` and `chosen`, what `auto` chose when ranks last met,
-  /// are equal on all ranks; `hosts[r]` is the host of rank r.
+  /// `config` must have passed check_compression(). `job` and `chosen`, what `auto` chose when
+  /// ranks last met, are equal on all ranks; `hosts[r]` is the host of rank r.
   Compression(const Config& config, AutoJob job, std::span<const int> hosts, AutoChoices chosen);
 
   /// The job's setting is for what travels between hosts, and all ranks are on one.

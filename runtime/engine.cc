@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "runtime/bootstrap.h"
+#include "runtime/compression_settings.h"
 #include "runtime/driver.h"
 #include "runtime/fork_guard.h"
 #include "runtime/submission.h"
@@ -215,7 +216,7 @@ Engine::~Engine() {
 }
 
 Result<std::unique_ptr<Engine>> Engine::start(const Config& config, std::string_view choices) {
-  HORA_TRY(Compression::check(config));
+  HORA_TRY(check_compression(config));
   const auto chosen = AutoChoices::parse(choices);
   HORA_TRY(chosen.status());
   const SystemClock clock;
@@ -231,7 +232,7 @@ Result<std::unique_ptr<Engine>> Engine::start(const Config& config, std::string_
 
 Result<std::vector<std::unique_ptr<Engine>>> Engine::start_local(int size, const Config& config) {
   if (size < 1) return Status(Code::kInvalidArgument, fmt::format("start_local: size is {}", size));
-  HORA_TRY(Compression::check(config));
+  HORA_TRY(check_compression(config));
   std::vector<std::unique_ptr<Engine>> engines;
   Config each = config;
   each.size = each.local_size = size;

@@ -38,7 +38,7 @@ LAYERS = {
         *("include", "compressors", "ops/descriptor.h"),
         *(f"ops/{name}.h" for name in ("auto_chain", "cost_model", "exchange_cost")),
         *(f"runtime/{name}.h" for name in ("store", "config", "clock", "log")),
-        "runtime/quantity.h",
+        *("runtime/compression_settings.h", "runtime/quantity.h"),
     ),
     "examples": ("include",),
 }

@@ -237,6 +237,17 @@ TEST(Rules, TheFirstThatMatchesDecides) {
       "dim<=1->none;rule=size<4096->bf16"));
 }
 
+TEST(Rules, AWordThatAProgramMayAddIsFound) {
+  for (const char* text : {"mine", "ef+mine:key=1%+golomb", "up=mine", "onebit;down=noef+mine",
+                           "agg=gather;none;rule=size<4k->bf16;rule=glob:a:b+c->mine"})
+    EXPECT_EQ(unknown_stage(text), "mine") << text;
+  EXPECT_EQ(unknown_stage("onebitt+mine"), "onebitt");
+  for (const char* text : {"", "none", "auto:error=1%", "onebit", "ef+topk:mine=1", "mine=1;onebit",
+                           "Mine", "2mine", "my mine", "agg=mine", "link=mine", "ef++topk",
+                           "onebit;rule=mine", "onebit;rule=glob:mine->drop:ratio=1%"})
+    EXPECT_EQ(unknown_stage(text), "") << text;
+}
+
 TEST(Rules, AutoStandsBesideOthers) {
   const auto rules = parse_rules("auto:error=5%;rule=dim<=1->none;rule=size>1M->auto").value();
   EXPECT_EQ(rules.canonical(),

@@ -246,6 +246,28 @@ TEST(MakePlan, OutputFilesAreNumberedWithAsManyDigitsAsTheLastRank) {
             std::string::npos);
 }
 
+TEST(MakePlan, AMistakeInTheCompressionIsTold) {
+  const auto message = [](const char* setting, const char* speeds = "usual") {
+    const Surroundings here{
+        {"PATH=/bin", std::string("HORA_CODEC_SPEEDS=") + speeds}, "unix:/s", "j", 2, {}};
+    return make_plan(options_of({"-np", "2", "--compression", setting, "sh"}), here)
+        .status()
+        .message();
+  };
+  EXPECT_EQ(message("ef+topk:ratoi=1%"),
+            "HORA_COMPRESSION: compression, character 9: 'topk' has no key 'ratoi'; did you mean "
+            "'ratio'?");
+  EXPECT_EQ(message("onebit;agg=gathr"),
+            "HORA_COMPRESSION: compression, character 8: no aggregation 'gathr'; did you mean "
+            "'gather'?");
+  EXPECT_EQ(message("none", "onebat=1/2/3"),
+            "HORA_CODEC_SPEEDS: character 1: no chain of auto is 'onebat'; did you mean 'onebit'?");
+  // Stages that the program adds are known to the ranks only.
+  for (const char* setting : {"none", "mine:key=1+golomb", "none;rule=dim>1->ef+mine"})
+    EXPECT_EQ(message(setting), "") << setting;
+  EXPECT_NE(message("mine", "onebat=1/2/3"), "");
+}
+
 TEST(MakePlan, RefusesWhatTheRanksWouldRefuse) {
   const Surroundings here{{"PATH=/bin"}, "unix:/s", "j", 2, {}};
   const auto wrong = make_plan(options_of({"-np", "2", "--backend", "carrier-pigeon", "sh"}), here);

@@ -264,6 +264,17 @@ def test_a_wrong_setting_is_told_once_before_anything_starts():
     assert done.stdout == ""
 
 
+def test_a_wrong_compression_is_told_once_before_anything_starts():
+    for words in (["--compression", "topk:ratoi=1%"], ["-x", "HORA_COMPRESSION=topk:ratoi=1%"]):
+        done = run("-np", "4", *words, program="print('started')")
+        assert done.returncode == 2
+        assert done.stderr == (
+            "horarun: HORA_COMPRESSION: compression, character 6: 'topk' has no key 'ratoi'; "
+            "did you mean 'ratio'?\n"
+        )
+        assert done.stdout == ""
+
+
 def test_a_reader_that_goes_away_does_not_hang_the_job():
     job = start("-np", "2", program="for i in range(100000): print(i)")
     job.stdout.readline()
