@@ -13,50 +13,97 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "compressors/stage.h"
 
 namespace hora {
 namespace {
 
-/// Bits of a byte from the lowest up.
+/// The bits from the highest down.
+uint32_t reversed(uint32_t bits) {
+  bits = (bits >> 1 & 0x55555555u) | (bits & 0x55555555u) << 1;
+  bits = (bits >> 2 & 0x33333333u) | (bits & 0x33333333u) << 2;
+  bits = (bits >> 4 & 0x0F0F0F0Fu) | (bits & 0x0F0F0F0Fu) << 4;
+  return __builtin_bswap32(bits);
+}
+
+/// Bits of a byte from the lowest up; a number from its highest bit down. Writes whole words, the
+/// last one in end().
 class BitWriter {
  public:
   explicit BitWriter(std::byte* to) : to_(to) {}
-  void put(uint32_t bit) {
-    to_[at_ / 8] |= static_cast<std::byte>(bit << (at_ % 8));
-    ++at_;
+  /// `count` bits that are all the same, at most 32.
+  void repeat(bool bit, uint32_t count) { append(bit ? (uint64_t{1} << count) - 1 : 0, count); }
+  void put(uint32_t value, uint32_t bits) {
+    append(uint64_t{reversed(value)} >> (32 - bits), bits);
   }
-  void put(uint32_t value, int bits) {
-    for (int i = bits - 1; i >= 0; --i) put(value >> i & 1);
+  void end() {
+    if (held_ > 0) store();
   }
 
  private:
+  static constexpr uint32_t kWord = 32;
+
+  void append(uint64_t bits, uint32_t count) {
+    word_ |= bits << held_;
+    held_ += count;
+    if (held_ < kWord) return;
+    store();
+    word_ >>= kWord;
+    held_ -= kWord;
+  }
+  void store() {
+    std::memcpy(to_, &word_, kWord / 8);
+    to_ += kWord / 8;
+  }
+
   std::byte* to_;
-  size_t at_ = 0;
+  uint64_t word_ = 0;
+  uint32_t held_ = 0;  // bits of `word_`, less than a word between calls
 };
 
-/// Zeros beyond the end; `over` says that somebody looked there.
+/// Zeros beyond the end; over() says that somebody looked there.
 class BitReader {
  public:
   explicit BitReader(std::span<const std::byte> from) : from_(from) {}
-  uint32_t get() {
-    if (at_ / 8 >= from_.size()) over_ = true;
-    const uint32_t bit = over_ ? 0 : std::to_integer<uint32_t>(from_[at_ / 8]) >> (at_ % 8) & 1;
-    ++at_;
-    return bit;
+  /// How often `bit` comes before the other one, which is passed as well; at the end, any number.
+  uint64_t run(bool bit) {
+    uint64_t all = 0;
+    while (!over()) {
+      const uint64_t ahead = look();
+      const auto here = static_cast<uint32_t>(std::countr_zero(bit ? ~ahead : ahead));
+      if (here < kSure) {
+        at_ += here + 1;
+        return all + here;
+      }
+      at_ += kSure;
+      all += kSure;
+    }
+    return all;
   }
-  uint32_t get(int bits) {
-    uint32_t value = 0;
-    for (int i = 0; i < bits; ++i) value = value << 1 | get();
-    return value;
+  uint32_t get(uint32_t bits) {
+    const uint64_t value = uint64_t{reversed(static_cast<uint32_t>(look()))} >> (32 - bits);
+    at_ += bits;
+    return static_cast<uint32_t>(value);
   }
-  bool over() const { return over_; }
+  bool over() const { return at_ > 8 * from_.size(); }
 
  private:
+  static constexpr uint32_t kSure = 57;  // of 64 bits that begin at a byte
+
+  uint64_t look() const {
+    uint64_t word = 0;
+    const size_t byte = at_ / 8;
+    if (byte + sizeof(word) <= from_.size())
+      std::memcpy(&word, from_.data() + byte, sizeof(word));
+    else if (byte < from_.size())
+      std::memcpy(&word, from_.data() + byte, from_.size() - byte);
+    return word >> (at_ % 8);
+  }
+
   std::span<const std::byte> from_;
   size_t at_ = 0;
-  bool over_ = false;
 };
 
 size_t words(size_t bits) {
@@ -97,6 +144,7 @@ class Gaps final : public IndexCode {
       gap_.write(out, i - next, count);
       next = i + 1;
     }
+    out.end();
   }
   bool read(std::span<const std::byte> from, size_t count,
             std::span<uint32_t> chosen) const override {
@@ -121,14 +169,15 @@ struct Rice {
     return ((count - most) >> low) + most * static_cast<size_t>(low + 1);
   }
   void write(BitWriter& out, uint32_t gap, size_t) const {
-    for (uint32_t ones = gap >> low; ones > 0; --ones) out.put(1);
-    out.put(0);
-    out.put(gap & ((1u << low) - 1), low);
+    uint32_t ones = gap >> low;
+    for (; ones >= 32; ones -= 32) out.repeat(true, 32);
+    out.repeat(true, ones);
+    out.repeat(false, 1);
+    out.put(gap, static_cast<uint32_t>(low));
   }
   uint64_t read(BitReader& in, size_t) const {
-    uint64_t ones = 0;
-    while (in.get()) ++ones;
-    return ones << low | in.get(low);
+    const uint64_t ones = in.run(true);
+    return ones << low | in.get(static_cast<uint32_t>(low));
   }
 };
 
@@ -139,16 +188,15 @@ struct Elias {
     return m * (2 * j + 1) + 2 * ((count >> j) + 1 - m);
   }
   void write(BitWriter& out, uint32_t gap, size_t) const {
-    const int width = std::bit_width(gap + 1);
-    for (int i = 1; i < width; ++i) out.put(0);
+    const auto width = static_cast<uint32_t>(std::bit_width(gap + 1));
+    out.repeat(false, width - 1);
     out.put(gap + 1, width);
   }
   uint64_t read(BitReader& in, size_t) const {
-    int zeros = 0;
-    while (!in.get()) {
-      if (in.over() || ++zeros > 31) return ~uint64_t{0} >> 1;
-    }
-    return ((uint64_t{1} << zeros) | in.get(zeros)) - 1;
+    // More zeros than a number of 32 bits has are the end, or nothing that write() wrote.
+    const uint64_t zeros = in.run(false);
+    if (zeros > 31) return ~uint64_t{0} >> 1;
+    return ((uint64_t{1} << zeros) | in.get(static_cast<uint32_t>(zeros))) - 1;
   }
 };
 

@@ -6,6 +6,7 @@
 // A u16 index is relative to its segment of 65536 elements, so that segments can decode in
 // parallel.
 
+#include <algorithm>
 #include <cstring>
 
 #include "compressors/stage.h"
@@ -24,9 +25,13 @@ class U16 final : public IndexCode {
   void write(std::span<const uint32_t> chosen, size_t count, std::byte* to) const override {
     auto* head = reinterpret_cast<uint32_t*>(to);
     auto* index = reinterpret_cast<uint16_t*>(to + 4 * segments(count));
-    for (size_t j = 0; j < chosen.size(); ++j) {
-      ++head[chosen[j] / kSegment];
-      index[j] = static_cast<uint16_t>(chosen[j] % kSegment);
+    for (size_t j = 0; j < chosen.size(); ++j) index[j] = static_cast<uint16_t>(chosen[j]);
+    auto begin = chosen.begin();
+    for (size_t segment = 0; begin != chosen.end(); ++segment) {
+      const auto end = std::partition_point(begin, chosen.end(),
+                                            [&](uint32_t i) { return i / kSegment == segment; });
+      head[segment] = static_cast<uint32_t>(end - begin);
+      begin = end;
     }
   }
 

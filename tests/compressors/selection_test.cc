@@ -3,6 +3,7 @@
 // Method: against a full sort; small cases by hand; random and worst choices for the codes.
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -134,18 +135,20 @@ std::vector<std::string> index_codes() {
   return names;
 }
 
+std::unique_ptr<IndexCode> code_of(const std::string& name) {
+  for (const Stage& stage : stages()) {
+    if (stage.name != name) continue;
+    std::map<std::string, std::string> values;
+    for (const StageKey& key : stage.keys) values.emplace(key.name, key.standard);
+    Keys keys(values);
+    return stage.code(keys);
+  }
+  return nullptr;
+}
+
 class IndexCodeTest : public testing::TestWithParam<std::string> {
  protected:
-  std::unique_ptr<IndexCode> code() const {
-    for (const Stage& stage : stages()) {
-      if (stage.name != GetParam()) continue;
-      std::map<std::string, std::string> values;
-      for (const StageKey& key : stage.keys) values.emplace(key.name, key.standard);
-      Keys keys(values);
-      return stage.code(keys);
-    }
-    return nullptr;
-  }
+  std::unique_ptr<IndexCode> code() const { return code_of(GetParam()); }
   void expect_round_trip(const std::vector<uint32_t>& chosen, size_t count, size_t most) {
     const auto c = code();
     const size_t bytes = c->bytes(count, most);
@@ -194,6 +197,42 @@ TEST_P(IndexCodeTest, ReadsAnyBytesWithoutHarm) {
 
 INSTANTIATE_TEST_SUITE_P(All, IndexCodeTest, testing::ValuesIn(index_codes()),
                          [](const auto& test) { return test.param; });
+
+/// Appends the lowest `count` bits of `value`, from the highest down.
+void append(std::vector<uint32_t>& bits, uint32_t value, int count) {
+  for (int i = count - 1; i >= 0; --i) bits.push_back(value >> i & 1);
+}
+
+TEST(IndexCodes, GapsAreTheBitsOfTheirDefinitions) {
+  constexpr size_t kCount = size_t{1} << 26;
+  const std::vector<uint32_t> gaps = {0,        1,        511,      512,   31 * 512, 32 * 512 + 7,
+                                      33 * 512, 57 * 512, 58 * 512, 70000, 1,        (1u << 25) - 1,
+                                      1u << 24, 0};
+  std::vector<uint32_t> chosen, golomb, elias;
+  for (uint32_t next = 0; const uint32_t gap : gaps) {
+    chosen.push_back(next + gap);
+    next += gap + 1;
+    golomb.insert(golomb.end(), gap >> 9, 1);
+    golomb.push_back(0);
+    append(golomb, gap, 9);
+    const int width = std::bit_width(gap + 1);
+    append(elias, 0, width - 1);
+    append(elias, gap + 1, width);
+  }
+  for (const auto& [name, bits] : {std::pair{"golomb", golomb}, std::pair{"elias", elias}}) {
+    std::vector<std::byte> payload(bits.size() / 32 * 4 + 4);
+    code_of(name)->write(chosen, kCount, payload.data());
+    for (size_t i = 0; i < bits.size(); ++i)
+      ASSERT_EQ(std::to_integer<uint32_t>(payload[i / 8]) >> (i % 8) & 1, bits[i]) << name << i;
+    std::vector<uint32_t> got(chosen.size());
+    ASSERT_TRUE(code_of(name)->read(payload, kCount, got)) << name;
+    EXPECT_EQ(got, chosen) << name;
+    payload.resize(bits.size() / 8);  // the last number's last bits are gone
+    if (bits.size() % 8 != 0) {
+      EXPECT_FALSE(code_of(name)->read(payload, kCount, got)) << name;
+    }
+  }
+}
 
 TEST(IndexCodes, TakeTheBitsTheyAreKnownFor) {
   const auto bits = [](const char* chain) {
