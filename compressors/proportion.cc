@@ -7,58 +7,36 @@
 // exact, and of the whole piece.
 
 #include <algorithm>
-#include <functional>
 #include <span>
 
-#include "compressors/largest.h"
+#include "compressors/candidates.h"
 #include "compressors/sparse.h"
 
 namespace hora {
 namespace {
 
-constexpr uint32_t kShift = 19, kBins = 1u << (31 - kShift);
-
 /// The outermost numbers of one sign.
 struct Side {
-  uint32_t histogram[kBins] = {};
-  size_t wanted = 0, equal = 0;
-  uint32_t floor = 0x7F800000u;  // the lowest magnitude of the bin with the last one wanted
-  uint32_t threshold = ~0u;      // the magnitude of the last one; so many of `equal` are taken
+  uint32_t sign;
+  uint32_t floor = 1;  // no zero is sent
+  size_t wanted = 0, found = 0;
+  Last last = {};
 
-  size_t from(uint32_t lowest) const {
-    size_t all = 0;
-    for (uint32_t bin = lowest >> kShift; bin < kBins; ++bin) all += histogram[bin];
-    return all;
-  }
-  void find_floor(size_t pi) {
-    const size_t all = from(0);
-    wanted = all == 0 ? 0 : std::max<size_t>(1, all / pi);
-    size_t reached = 0;
-    for (uint32_t bin = kBins; bin-- > 0 && reached < wanted;) {
-      floor = bin << kShift;
-      reached += histogram[bin];
-    }
-  }
-  void find_threshold(const Source& source, uint32_t sign, std::span<const uint32_t> found,
-                      uint32_t* magnitudes) {
-    if (wanted == 0) return;
+  /// The magnitudes of this sign, one behind the other.
+  std::span<uint32_t> magnitudes(Workspace& workspace, std::span<const float> numbers) const {
+    auto* magnitudes = reinterpret_cast<uint32_t*>(
+        workspace.memory(Workspace::kMagnitudes, (numbers.size() + 1) * sizeof(uint32_t)));
     size_t n = 0;
-    for (const uint32_t i : found) {
-      const uint32_t bits = bits_of(source[i]);
-      magnitudes[n] = bits & 0x7FFFFFFFu;
-      n += bits >> 31 == sign;
+    for (const float number : numbers) {
+      magnitudes[n] = magnitude_bits(number);
+      n += bits_of(number) >> 31 == sign;
     }
-    uint32_t* const last = magnitudes + (wanted - 1);
-    std::nth_element(magnitudes, last, magnitudes + n, std::greater<>());
-    threshold = *last;
-    const auto above = std::count_if(magnitudes, last, [&](uint32_t m) { return m > threshold; });
-    equal = wanted - static_cast<size_t>(above);
+    return {magnitudes, n};
   }
-  bool takes(uint32_t magnitude) {
-    if (magnitude != threshold) return magnitude > threshold;
-    if (equal == 0) return false;
-    --equal;
-    return true;
+  void find_last(Workspace& workspace, std::span<const float> numbers) {
+    const std::span<uint32_t> all = magnitudes(workspace, numbers);
+    found = all.size();
+    if (wanted > 0 && wanted <= found) last = last_of(all, wanted);
   }
 };
 
@@ -66,45 +44,78 @@ class Proportion final : public Selector {
  public:
   explicit Proportion(size_t pi) : pi_(pi) {}
   size_t most(size_t count) const override { return std::min(count, count / pi_ + 2); }
+  bool contractive() const override { return true; }
 
   size_t choose(Workspace& workspace, Source& source, size_t count,
                 uint32_t* chosen) const override {
-    if (!settle(source, count)) return kPoisoned;
-    Side sides[2];  // above, below
-    for (size_t i = 0; i < count; ++i) {
-      const float p = source[i];
-      ++sides[bits_of(p) >> 31].histogram[magnitude_bits(p) >> kShift];
+    Side sides[2] = {{0}, {1}};
+    guess_floors(workspace, source, count, sides);
+    Candidates candidates(workspace, usual_room(count, most(count)));
+    const bool settles = source.residual && !source.is_settled() && surely_finite(source, count);
+    Scanned scanned = collect(candidates, source, count, sides, settles);
+    if (settles) source = Source::settled(source.residual);
+    if (scanned.poisoned) return kPoisoned;
+    sides[0].wanted = wanted(scanned.above);
+    sides[1].wanted = wanted(scanned.below);
+    if (scanned.overflow || !found_all(workspace, candidates, scanned, sides)) {
+      candidates = Candidates(workspace, count_floors(source, count, sides));
+      scanned = collect(candidates, source, count, sides, false);
+      HORA_CHECK(!scanned.overflow && found_all(workspace, candidates, scanned, sides),
+                 "fewer candidates than the histogram counted");
     }
-    remove_zeros(source, count, sides);
-    for (Side& side : sides) side.find_floor(pi_);
-    // Everything that either sign might send; the other sign's share of it is dropped below.
-    const uint32_t floor = std::max(1u, std::min(sides[0].floor, sides[1].floor));
-    size_t room = 0;
-    for (const Side& side : sides) room += side.from(floor);
-    auto* found = reinterpret_cast<uint32_t*>(
-        workspace.memory(Workspace::kCandidates, (room + kScanSlack) * sizeof(uint32_t)));
-    const Scanned scanned = host_walks().scan({source, count, floor, found, room, false});
-    auto* magnitudes = reinterpret_cast<uint32_t*>(
-        workspace.memory(Workspace::kMagnitudes, (room + 1) * sizeof(uint32_t)));
-    for (uint32_t s = 0; s < 2; ++s)
-      sides[s].find_threshold(source, s, {found, scanned.found}, magnitudes);
-    size_t used = 0;
-    for (const uint32_t i : std::span(found, scanned.found)) {
-      const float p = source[i];
-      if (sides[bits_of(p) >> 31].takes(magnitude_bits(p))) chosen[used++] = i;
-    }
-    return used;
+    return keep_outermost(candidates, scanned.found, sides, chosen);
   }
-  bool contractive() const override { return true; }
 
  private:
-  /// A zero is of no sign.
-  static void remove_zeros(const Source& source, size_t count, Side (&sides)[2]) {
-    if (sides[0].histogram[0] + sides[1].histogram[0] == 0) return;
+  size_t wanted(size_t all) const { return all == 0 ? 0 : std::max<size_t>(1, all / pi_); }
+
+  static Scanned collect(const Candidates& candidates, const Source& source, size_t count,
+                         const Side (&sides)[2], bool settles) {
+    return candidates.scan(source, count, sides[0].floor, sides[1].floor, settles);
+  }
+
+  void guess_floors(Workspace& workspace, const Source& source, size_t count,
+                    Side (&sides)[2]) const {
+    const std::span<const float> sample = take_sample(workspace, source, count);
+    for (Side& side : sides) {
+      const std::span<uint32_t> magnitudes = side.magnitudes(workspace, sample);
+      side.floor = std::max(1u, sampled_floor(magnitudes, 1.0 / static_cast<double>(pi_)));
+    }
+  }
+
+  /// Floors that all wanted reach; returns how many do.
+  static size_t count_floors(const Source& source, size_t count, Side (&sides)[2]) {
+    Histogram histograms[2];
     for (size_t i = 0; i < count; ++i) {
       const float p = source[i];
-      if (p == 0) --sides[bits_of(p) >> 31].histogram[0];
+      histograms[bits_of(p) >> 31].add(i, magnitude_bits(p));
     }
+    size_t reached = 0;
+    for (Side& side : sides) {
+      const Histogram::Cut cut = histograms[side.sign].cut(side.wanted);
+      side.floor = std::max(1u, cut.floor);
+      reached += cut.reached;
+    }
+    return reached;
+  }
+
+  /// False: of some sign there are fewer than are wanted.
+  static bool found_all(Workspace& workspace, const Candidates& candidates, const Scanned& scanned,
+                        Side (&sides)[2]) {
+    for (Side& side : sides) side.find_last(workspace, {candidates.numbers, scanned.found});
+    return sides[0].found >= sides[0].wanted && sides[1].found >= sides[1].wanted;
+  }
+
+  static size_t keep_outermost(const Candidates& candidates, size_t n, Side (&sides)[2],
+                               uint32_t* chosen) {
+    size_t used = 0;
+    for (size_t j = 0; j < n; ++j) {
+      const uint32_t bits = bits_of(candidates.numbers[j]);
+      candidates.found[used] = candidates.found[j];
+      used += sides[bits >> 31].last.takes(bits & 0x7FFFFFFFu);
+    }
+    std::copy_n(candidates.found, used, chosen);
+    return used;
   }
 
   const size_t pi_;

@@ -1,5 +1,5 @@
 // `topk`: the `ratio` largest magnitudes of a piece, ties to the lower index. Exact: a sample only
-// says where to look (largest.h), so DGC's loop over thresholds is not needed, nor a seed.
+// says where to look (candidates.h), so DGC's loop over thresholds is not needed, nor a seed.
 //
 // Warm-up: for `warmup` exchanges more is sent, four times less in each quarter of them: 25 %,
 // 6.25 %, 1.56 %, 0.39 % (Lin et al. 2018, where a quarter is an epoch).

@@ -27,15 +27,17 @@ struct Source {
 /// What a scan saw.
 struct Scanned {
   size_t found = 0;
-  bool poisoned = false;  ///< a NaN or an Inf, anywhere
-  bool overflow = false;  ///< more than there was room for
+  size_t above = 0, below = 0;  ///< numbers that are more, and less, than zero
+  bool poisoned = false;        ///< a NaN or an Inf, anywhere
+  bool overflow = false;        ///< more than there was room for
 };
 
 struct ScanJob {
   Source source;
   size_t count;
-  uint32_t floor;   ///< the least magnitude_bits() to be found
-  uint32_t* found;  ///< receives offsets, ascending; has kScanSlack elements more than `room`
+  uint32_t floors[2];  ///< the least magnitude_bits() to be found, without and with a sign
+  uint32_t* found;     ///< receives offsets, ascending
+  float* numbers;      ///< the numbers there; both have kScanSlack elements more than `room`
   size_t room;
   bool settle;  ///< write the numbers to the residual
 };

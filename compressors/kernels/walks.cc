@@ -1,8 +1,9 @@
-// Walks over memory that is too large for any cache: whatever can be done on one way is done on it.
+// Walks over memory that is too large for any cache: whatever can be done on
+// one way is done on it.
 
 #include "compressors/walks.h"
 
-#if defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -17,8 +18,8 @@ HORA_HD int32_t magnitude(float value) {
   return static_cast<int32_t>(magnitude_bits(value));
 }
 
-/// Visits all elements, the last part first: what a look saw last is in the cache still when the
-/// walk that it allows begins.
+/// Visits all elements, the last part first: what a look saw last is in the
+/// cache still when the walk that it allows begins.
 template <class Visit>
 HORA_HD void backwards(size_t count, Visit visit) {
   constexpr size_t kPart = 16384;
@@ -68,72 +69,120 @@ uint32_t read(const Source& source, size_t count, float* to) {
   return source.residual ? read_as<true>(source, count, to) : read_as<false>(source, count, to);
 }
 
-/// The numbers of a stretch's first n elements, kept in the residual if that is asked for; returns
-/// the largest magnitude.
-template <bool kRemembers, bool kSettles>
-HORA_HD int32_t look(const float* __restrict g, float* __restrict e, float gs, float es, size_t n,
-                     uint32_t* __restrict magnitudes) {
-  for (size_t i = 0; i < n; ++i) {
-    const float p = kRemembers ? gs * g[i] + es * e[i] : gs * g[i];
-    if (kSettles) e[i] = p;
-    magnitudes[i] = magnitude_bits(p);
-  }
-  int32_t most = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const auto m = static_cast<int32_t>(magnitudes[i]);
-    most = m > most ? m : most;
-  }
-  return most;
+#if defined(__AVX512F__)
+constexpr size_t kWide = 16;
+#elif defined(__AVX2__)
+constexpr size_t kWide = 8;
+#else
+constexpr size_t kWide = 4;
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * kWide), aligned(4), may_alias));
+typedef int32_t Ints __attribute__((vector_size(4 * kWide)));
+
+/// A bit for each lane: is it less than zero?
+HORA_HD uint64_t negative(const Ints& lanes) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)lanes);
+#elif defined(__AVX2__)
+  return static_cast<uint64_t>(_mm256_movemask_ps((__m256)lanes));
+#elif defined(__SSE2__)
+  return static_cast<uint64_t>(_mm_movemask_ps((__m128)lanes));
+#else
+  uint64_t bits = 0;
+  for (size_t lane = 0; lane < kWide; ++lane)
+    bits |= uint64_t{static_cast<uint32_t>(lanes[lane]) >> 31} << lane;
+  return bits;
+#endif
 }
 
-/// Appends the offsets of those of n magnitudes that reach `floor`; there is room for a stretch.
-HORA_HD size_t collect(const uint32_t* magnitudes, size_t n, uint32_t floor, size_t begin,
-                       uint32_t* found) {
-  size_t taken = 0;
-  const auto first = static_cast<uint32_t>(begin);
-#if defined(__AVX512F__)
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i least = _mm512_set1_epi32(static_cast<int>(floor));
-  for (uint32_t i = 0; n == kStretch && i < kStretch; i += 16) {
-    const __mmask16 reach = _mm512_cmpge_epu32_mask(_mm512_loadu_si512(magnitudes + i), least);
-    const __m512i offsets = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(first + i)));
-    // Compressing in a register: straight to memory takes some machines a hundred cycles.
-    _mm512_storeu_si512(found + taken, _mm512_maskz_compress_epi32(reach, offsets));
-    taken += static_cast<size_t>(__builtin_popcount(reach));
+/// What was seen so far, lane by lane: the largest magnitude; how many were
+/// more than zero, and how many no zero.
+struct Seen {
+  Ints most = {}, above = {}, nonzero = {};
+};
+static_assert(kStretch == 64);  // the bits of a word
+
+/// Looks at a stretch: returns a bit for each number that reaches its floor.
+/// The numbers are kept in the residual if that is asked for. `least` is one
+/// less than the floor without a sign, and with one after an exclusive or with
+/// `change`.
+template <bool kRemembers, bool kSettles>
+HORA_HD uint64_t look(const float* g, float* e, float gs, float es, int32_t least, int32_t change,
+                      Seen& seen) {
+  const Ints zeros = {};
+  uint64_t reach = 0;
+#pragma GCC unroll 16
+  for (size_t i = 0; i < kStretch; i += kWide) {
+    Floats p = gs * *reinterpret_cast<const Floats*>(g + i);
+    if constexpr (kRemembers) p += es * *reinterpret_cast<const Floats*>(e + i);
+    if constexpr (kSettles) *reinterpret_cast<Floats*>(e + i) = p;
+    const Ints bits = (Ints)p, m = bits & 0x7FFFFFFF;
+    seen.most = m > seen.most ? m : seen.most;
+    seen.above -= bits > zeros;  // a true lane is -1
+    seen.nonzero -= m > zeros;
+    reach |= negative((((bits >> 31) & change) ^ least) - m) << i;
   }
-  if (n == kStretch) return taken;
-#endif
-  for (uint32_t i = 0; i < static_cast<uint32_t>(n); ++i) {
-    found[taken] = first + i;
-    taken += magnitudes[i] >= floor;
+  return reach;
+}
+
+/// The same for what is less than a stretch.
+template <bool kRemembers, bool kSettles>
+HORA_HD uint64_t look_at_rest(const float* g, float* e, float gs, float es, size_t n,
+                              const uint32_t (&floors)[2], Seen& seen) {
+  uint64_t reach = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const float p = kRemembers ? gs * g[i] + es * e[i] : gs * g[i];
+    if constexpr (kSettles) e[i] = p;
+    const int32_t m = magnitude(p);
+    seen.most[0] = m > seen.most[0] ? m : seen.most[0];
+    seen.above[0] += static_cast<int32_t>(bits_of(p)) > 0;
+    seen.nonzero[0] += m != 0;
+    reach |= uint64_t{magnitude_bits(p) >= floors[bits_of(p) >> 31]} << i;
   }
-  return taken;
+  return reach;
 }
 
 template <bool kRemembers, bool kSettles>
 Scanned scan_as(const ScanJob& job) {
-  const float* const g = job.source.input;
-  float* const e = job.source.residual;
-  const float gs = job.source.input_scale, es = job.source.residual_scale;
-  const uint32_t floor = job.floor;
+  const Source& source = job.source;
+  const float gs = source.input_scale, es = source.residual_scale;
+  const auto least = static_cast<int32_t>(job.floors[0]) - 1;
+  const int32_t change = least ^ (static_cast<int32_t>(job.floors[1]) - 1);
   Scanned scanned;
-  alignas(64) uint32_t magnitudes[kStretch];
+  Seen seen;
   for (size_t begin = 0; begin < job.count; begin += kStretch) {
-    const size_t left = job.count - begin, n = left < kStretch ? left : kStretch;
-    float* const kept = kRemembers ? e + begin : nullptr;
-    const auto most = static_cast<uint32_t>(
-        n == kStretch ? look<kRemembers, kSettles>(g + begin, kept, gs, es, kStretch, magnitudes)
-                      : look<kRemembers, kSettles>(g + begin, kept, gs, es, n, magnitudes));
-    if (most >= kInfinite) scanned.poisoned = true;
-    if (most < floor || scanned.overflow) continue;
-    scanned.found += collect(magnitudes, n, floor, begin, job.found + scanned.found);
+    const float* g = source.input + begin;
+    float* e = kRemembers ? source.residual + begin : nullptr;
+    const size_t left = job.count - begin;
+    uint64_t reach = left < kStretch
+                         ? look_at_rest<kRemembers, kSettles>(g, e, gs, es, left, job.floors, seen)
+                         : look<kRemembers, kSettles>(g, e, gs, es, least, change, seen);
+    if (reach == 0 || scanned.overflow) continue;
+    for (; reach != 0; reach &= reach - 1) {
+      const auto i = static_cast<uint32_t>(__builtin_ctzll(reach));
+      job.found[scanned.found] = static_cast<uint32_t>(begin) + i;
+      job.numbers[scanned.found++] = kSettles     ? e[i]
+                                     : kRemembers ? gs * g[i] + es * e[i]
+                                                  : gs * g[i];
+    }
     scanned.overflow = scanned.found > job.room;
+  }
+  for (size_t lane = 0; lane < kWide; ++lane) {
+    scanned.poisoned |= seen.most[lane] >= static_cast<int32_t>(kInfinite);
+    scanned.above += static_cast<uint32_t>(seen.above[lane]);
+    scanned.below += static_cast<uint32_t>(seen.nonzero[lane] - seen.above[lane]);
   }
   return scanned;
 }
 
 Scanned scan(const ScanJob& job) {
   if (!job.source.residual) return scan_as<false, false>(job);
+  if (job.source.input == job.source.residual) {  // all of it is there
+    ScanJob settled = job;
+    settled.source = {job.source.residual};
+    return scan_as<false, false>(settled);
+  }
   return job.settle ? scan_as<true, true>(job) : scan_as<true, false>(job);
 }
 

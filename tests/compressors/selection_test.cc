@@ -90,6 +90,44 @@ TEST(Proportion, TakesItsShareOfEachSign) {
   EXPECT_EQ(run.decode(run.encode(g)), (Values{0, 0, 0, 0, 0, 0, 7, 8, 0, -2, 0, 0}));
 }
 
+/// What `proportion` sends, by a full sort of either sign.
+Values sorted_outermost(const Values& g, size_t pi) {
+  Values sent(g.size());
+  for (const float sign : {1.0f, -1.0f}) {
+    std::vector<size_t> order;
+    for (size_t i = 0; i < g.size(); ++i) {
+      if (sign * g[i] > 0) order.push_back(i);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return std::fabs(g[a]) > std::fabs(g[b]); });
+    if (!order.empty()) order.resize(std::max<size_t>(1, order.size() / pi));
+    for (const size_t i : order) sent[i] = g[i];
+  }
+  return sent;
+}
+
+TEST(Proportion, IsExactWhateverTheSampleSays) {
+  for (const size_t count : {65u, 20000u, 100001u}) {
+    const Values normal = gradient(count, 3);
+    Values ties(count), hidden(count, 1e-3f), lonely(count), one_sided(count);
+    for (size_t i = 0; i < count; ++i) {
+      ties[i] = static_cast<float>(i % 7) - 3;
+      one_sided[i] = std::fabs(normal[i]);
+      lonely[i] = i % 1000 == 7 ? -one_sided[i] / 1024 : one_sided[i];
+      // Large numbers where a strided sample never looks; far more of one sign than of the other.
+      if (i % (count / std::min<size_t>(16384, count / 16)) == 1)
+        hidden[i] = (i % 3 ? 1.0f : -1.0f) * static_cast<float>(i);
+    }
+    for (const Values& g : {normal, ties, hidden, lonely, one_sided, Values(count, -0.0f)}) {
+      for (const size_t pi : {1u, 2u, 64u, 5000u}) {
+        const std::string chain = "noef+proportion:pi=" + std::to_string(pi);
+        Trial run(chain, count);
+        ASSERT_EQ(run.decode(run.encode(g)), sorted_outermost(g, pi)) << chain << " " << count;
+      }
+    }
+  }
+}
+
 TEST(Proportion, DrydenReconstructsTheMeansOfWhatIsSent) {
   Trial run("dryden:pi=3", 9);
   const Values g = {1, 2, 6, 8, -1, -9, 0.5f, 0.25f, 0.125f};  // 7 positive, 2 negative

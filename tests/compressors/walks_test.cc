@@ -36,16 +36,21 @@ Values sum_of(const Source& source, size_t count) {
 
 TEST(Walks, FindReadAndSettleTheSameOnEveryInstructionSet) {
   for (const size_t count : {1u, 63u, 64u, 65u, 1000u, 16400u}) {
-    const Values g = gradient(count, 1), owed = gradient(count, 2);
+    Values g = gradient(count, 1), owed = gradient(count, 2);
+    // Zeros of either sign are neither above nor below.
+    for (size_t i = 5; i < count; i += 11) g[i] = owed[i] = i % 2 ? 0.0f : -0.0f;
     on_every_isa([&](const std::string& isa) {
       Values e = owed, read(count);
       const Source source{g.data(), e.data(), 0.5f, 0.75f};
       const Values p = sum_of(source, count);
       uint32_t peak = 0;
+      size_t above = 0, below = 0;
       std::vector<uint32_t> expected;
       for (uint32_t i = 0; i < count; ++i) {
         peak = std::max(peak, magnitude_bits(p[i]));
-        if (std::fabs(p[i]) >= 0.7f) expected.push_back(i);
+        if (p[i] >= 0.7f || p[i] <= -1.2f) expected.push_back(i);
+        above += p[i] > 0;
+        below += p[i] < 0;
       }
       const WalkKernels& walks = host_walks();
       EXPECT_EQ(walks.peak(source, count), peak) << isa << " " << count;
@@ -53,10 +58,19 @@ TEST(Walks, FindReadAndSettleTheSameOnEveryInstructionSet) {
       EXPECT_EQ(read, p);
       for (const bool settles : {false, true}) {
         std::vector<uint32_t> found(count + kScanSlack);
-        const Scanned scanned =
-            walks.scan({source, count, bits_of(0.7f), found.data(), count, settles});
+        Values numbers(count + kScanSlack);
+        const Scanned scanned = walks.scan({source,
+                                            count,
+                                            {bits_of(0.7f), bits_of(1.2f)},
+                                            found.data(),
+                                            numbers.data(),
+                                            count,
+                                            settles});
         found.resize(scanned.found);
         EXPECT_EQ(found, expected) << isa << " " << count;
+        for (size_t j = 0; j < found.size(); ++j) ASSERT_EQ(numbers[j], p[found[j]]) << isa;
+        EXPECT_EQ(scanned.above, above);
+        EXPECT_EQ(scanned.below, below);
         EXPECT_FALSE(scanned.poisoned || scanned.overflow);
         EXPECT_EQ(e, settles ? p : owed) << isa << " " << count;
       }
@@ -70,8 +84,9 @@ TEST(Walks, AScanWithoutRoomSaysSoAndSettlesTheRest) {
   on_every_isa([&](const std::string& isa) {
     Values e(kCount);
     std::vector<uint32_t> found(10 + kScanSlack);
-    const Scanned scanned =
-        host_walks().scan({{g.data(), e.data(), 1, 1}, kCount, 0, found.data(), 10, true});
+    Values numbers(10 + kScanSlack);
+    const Scanned scanned = host_walks().scan(
+        {{g.data(), e.data(), 1, 1}, kCount, {0, 0}, found.data(), numbers.data(), 10, true});
     EXPECT_TRUE(scanned.overflow) << isa;
     EXPECT_EQ(e, g) << isa;
   });
