@@ -7,35 +7,14 @@
 // A norm is that of one tensor; the papers' is that of the whole model. Sums are taken in a fixed
 // order. An owner's second encoding is not clipped.
 
-#include <algorithm>
 #include <cmath>
 
 #include "compressors/around.h"
 #include "compressors/stage.h"
+#include "compressors/walks.h"
 
 namespace hora {
 namespace {
-
-/// Sixteen sums side by side, joined in pairs: one order, whatever the machine.
-double sum_of_squares(const float* x, size_t count, float scale) {
-  constexpr size_t kSide = 16;
-  double sums[kSide] = {};
-  size_t i = 0;
-  for (; i + kSide <= count; i += kSide) {
-    for (size_t k = 0; k < kSide; ++k) {
-      const double value = scale * x[i + k];
-      sums[k] += value * value;
-    }
-  }
-  for (size_t k = 0; i + k < count; ++k) {
-    const double value = scale * x[i + k];
-    sums[k] += value * value;
-  }
-  for (size_t half = kSide / 2; half > 0; half /= 2) {
-    for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
-  }
-  return sums[0];
-}
 
 class Clip final : public Around {
  public:
@@ -67,7 +46,8 @@ class Clip final : public Around {
   void clipped(const Turn& turn, const Piece& piece, Then then) const {
     const bool second = turn.drawer == static_cast<uint64_t>(Drawer::kOwner);
     if (second || piece.count == 0) return then(turn, piece);
-    const double squares = sum_of_squares(piece.input, piece.count, turn.input_scale);
+    const WalkKernels& walks = host_walks();
+    const double squares = walks.squares(piece.input, piece.count, turn.input_scale);
     Turn less = turn;
     if (norm_ > 0) {
       const double limit = share_ ? norm_ / std::sqrt(turn.step.size) : norm_;
@@ -80,10 +60,7 @@ class Clip final : public Around {
     const auto limit = static_cast<float>(sigma_ * deviation);
     if (!is_finite(limit)) return then(turn, piece);
     float* cut = turn.workspace.floats(Workspace::kClip, piece.count);
-    for (size_t i = 0; i < piece.count; ++i) {
-      const float value = turn.input_scale * piece.input[i];
-      cut[i] = std::clamp(value, -limit, limit);
-    }
+    walks.clamp(piece.input, piece.count, turn.input_scale, limit, cut);
     less.input_scale = 1;
     then(less, Piece{cut, piece.first, piece.count});
   }

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <vector>
 
+#include "compressors/level_words.h"
 #include "compressors/rotate.h"
 #include "compressors/vectors.h"
 #include "compressors/walks.h"
@@ -90,6 +91,11 @@ bool register_kernels(const VectorKernels* kernels) {
   return true;
 }
 
+bool register_kernels(const LevelKernels* kernels) {
+  records<LevelKernels>().push_back(kernels);
+  return true;
+}
+
 bool choose_kernel_isa(std::string_view name) {
   if (name == "auto") {
     chosen() = best_isa();
@@ -138,6 +144,10 @@ const WalkKernels& host_walks() {
 
 const VectorKernels& host_vectors() {
   return best_of<VectorKernels>();
+}
+
+const LevelKernels& host_levels() {
+  return best_of<LevelKernels>();
 }
 
 size_t kernel_count() {

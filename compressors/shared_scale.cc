@@ -5,23 +5,23 @@
 
 #include <fmt/format.h>
 
-#include "compressors/blocks_jobs.h"
+#include "compressors/level_words.h"
 
 namespace hora {
 namespace {
 
-/// How codes of `ranks` ranks lie in words of 63 bits, so that no sum reaches the sign.
-struct Packing {
-  size_t width, fields;
+/// For codes of `ranks` ranks in words of 63 bits, so that no sum reaches the sign.
+WordLayout layout_of(int32_t side, int ranks) {
+  const auto width = static_cast<uint32_t>(
+      std::bit_width(2 * static_cast<uint64_t>(side) * static_cast<uint64_t>(ranks)));
+  HORA_CHECK(width < 32, fmt::format("sums over {} ranks are no 32-bit numbers", ranks));
+  return {width, 63 / width};
+}
 
-  Packing(int32_t side, int ranks)
-      : width(std::bit_width(2 * static_cast<uint64_t>(side) * static_cast<uint64_t>(ranks))),
-        fields(63 / width) {}
-  size_t tile() const { return fields * kLanes; }  ///< elements
-  size_t words(size_t count) const {
-    return count / tile() * kLanes + std::min<size_t>(count % tile(), kLanes);
-  }
-};
+size_t words_of(const WordLayout& layout, size_t count) {
+  const size_t tile = size_t{layout.fields} * kLanes;
+  return count / tile * kLanes + std::min<size_t>(count % tile, kLanes);
+}
 
 /// What a block's elements are multiples of, and one over it.
 struct Step {
@@ -57,7 +57,7 @@ class SharedScale final : public Codec {
   bool takes_largest(int round) const override { return round == 0; }
   size_t round_bytes(int round, size_t count, int ranks) const override {
     if (round == 0) return payload_bytes(count);
-    return Packing(side_, ranks).words(count) * sizeof(uint64_t);
+    return words_of(layout_of(side_, ranks), count) * sizeof(uint64_t);
   }
   std::vector<SlabSpec> slabs(size_t count) const override {
     std::vector<SlabSpec> slabs = memory_.slabs(count);
@@ -82,15 +82,12 @@ class SharedScale final : public Codec {
             std::byte* payload) const override {
     const auto* shared = reinterpret_cast<const float*>(outcome);
     std::copy_n(shared, blocks(piece.count), peaks_at(state, piece));
-    const Packing packing(side_, turn.step.size);
     auto* words = reinterpret_cast<uint64_t*>(payload);
-    std::fill_n(words, packing.words(piece.count), uint64_t{0});
-    const Own own = own_of(turn, piece, state);
-    for_each_row(packing, piece.count, [&](const Row& row) {
-      int32_t codes[kLanes];
-      encode_row(own, row, codes);
-      for (size_t k = 0; k < row.count; ++k)
-        words[row.word + k] |= static_cast<uint64_t>(codes[k]) << row.shift;
+    std::fill_n(words, words_of(layout_of(side_, turn.step.size), piece.count), uint64_t{0});
+    const LevelJob own = own_of(turn, piece, state);
+    // Of a block that somebody poisoned all codes are 0.
+    for_each_block(turn, piece, state, [&](size_t begin, const LevelBlock& block, float peak) {
+      if (is_finite(peak)) host_levels().write(part_of(own, begin, block, peak), words);
     });
   }
 
@@ -101,31 +98,22 @@ class SharedScale final : public Codec {
       return Status(Code::kCorrupt,
                     fmt::format("shared scale: {} bytes instead of {}", outcome.size(), expected));
     }
-    const Packing packing(side_, turn.step.size);
     const auto* words = reinterpret_cast<const uint64_t*>(outcome.data());
-    const float* peaks = peaks_at(state, piece);
     float* residual = slab_at(state, "residual", piece);
-    const Own mine = own_of(turn, piece, state);
-    const uint64_t mask = (uint64_t{1} << packing.width) - 1;
-    const int64_t zero = int64_t{side_} * turn.step.size;
-    for_each_row(packing, piece.count, [&](const Row& row) {
-      const float peak = peaks[row.first / bucket_];
-      float* out = result + row.first;
+    const LevelJob own = own_of(turn, piece, state);
+    const LevelKernels& levels = host_levels();
+    for_each_block(turn, piece, state, [&](size_t begin, const LevelBlock& block, float peak) {
+      float* out = result + begin;
       if (!is_finite(peak)) {
-        for (size_t k = 0; k < row.count; ++k) out[k] += float_of(kPoison);
+        for (size_t i = 0; i < block.count; ++i) out[i] += float_of(kPoison);
         return;
       }
-      const Step step(peak, side_);
-      int32_t own[kLanes];
-      if (residual && !memory_.global) encode_row(mine, row, own);
-      for (size_t k = 0; k < row.count; ++k) {
-        const auto sum = static_cast<int64_t>(words[row.word + k] >> row.shift & mask) - zero;
-        const float value = static_cast<float>(sum) * step.size;
-        out[k] += scale * value;
-        if (residual)
-          residual[row.first + k] -=
-              memory_.global ? turn.mean * value : static_cast<float>(own[k] - side_) * step.size;
-      }
+      levels.add(block, words, turn.step.size, scale, out);
+      if (!residual) return;
+      if (memory_.global)
+        levels.add(block, words, turn.step.size, -turn.mean, residual + begin);
+      else
+        levels.take(part_of(own, begin, block, peak), residual + begin);
     });
     return {};
   }
@@ -138,16 +126,14 @@ class SharedScale final : public Codec {
  private:
   static constexpr uint32_t kInfinite = 0x7F800000u;
 
-  /// Up to 32 elements of one block, and where their codes are.
-  struct Row {
-    size_t first, count, word, shift;
-  };
+  /// Visits (offset in the piece, block, its peak on all ranks) once these are known.
   template <class Visit>
-  static void for_each_row(const Packing& packing, size_t count, Visit visit) {
-    for (size_t first = 0; first < count; first += kLanes) {
-      const size_t tile = first / packing.tile(), row = first % packing.tile() / kLanes;
-      visit(
-          Row{first, std::min<size_t>(kLanes, count - first), tile * kLanes, row * packing.width});
+  void for_each_block(const Turn& turn, const Piece& piece, State& state, Visit visit) const {
+    const WordLayout layout = layout_of(side_, turn.step.size);
+    const float* peak = peaks_at(state, piece);
+    for (size_t begin = 0; begin < piece.count; begin += bucket_, ++peak) {
+      const size_t n = std::min(bucket_, piece.count - begin);
+      visit(begin, LevelBlock{begin / kLanes, n, layout, Step(*peak, side_).size, side_}, *peak);
     }
   }
 
@@ -157,37 +143,22 @@ class SharedScale final : public Codec {
   }
 
   /// What a rank encodes, once encode() has settled the memory, and with which draws.
-  struct Own {
-    const float *from, *peaks;
-    float scale;
-    uint64_t first;
-    Key key;
-  };
-  Own own_of(const Turn& turn, const Piece& piece, State& state) const {
+  LevelJob own_of(const Turn& turn, const Piece& piece, State& state) const {
     const float* residual = slab_at(state, "residual", piece);
-    return {residual ? residual : piece.input, peaks_at(state, piece),
-            residual ? 1.0f : turn.input_scale, piece.first,
-            make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer)};
+    return {.block = {},
+            .from = residual ? residual : piece.input,
+            .first = piece.first,
+            .scale = residual ? 1.0f : turn.input_scale,
+            .inverse = 0,
+            .random = random_,
+            .key = make_key(turn.step.seed, turn.step.step, extent().id, turn.drawer)};
   }
-
-  /// Codes from 0 to 2 side; of a block that somebody poisoned all are 0.
-  void encode_row(const Own& own, const Row& row, int32_t* codes) const {
-    const float peak = own.peaks[row.first / bucket_];
-    std::fill_n(codes, kLanes, 0);
-    if (!is_finite(peak)) return;
-    const float inverse = Step(peak, side_).inverse, scale = own.scale;
-    const auto zero = static_cast<float>(side_), most = static_cast<float>(2 * side_);
-    const float* from = own.from + row.first;
-    const uint64_t first = own.first + row.first;
-    const Key key = key_at(own.key, first);
-    for (size_t k = 0; k < row.count; ++k) {
-      const auto index = static_cast<uint32_t>(first + k);
-      const float dither = random_ ? unit_interval(random_bits(key, index)) : 0.5f;
-      const float place = scale * from[k] * inverse + zero + dither;
-      // A peer that lies about its maximum must not bring codes that do not fit.
-      const float kept = place > 0 ? std::min(place, most) : 0;
-      codes[k] = static_cast<int32_t>(kept);
-    }
+  LevelJob part_of(LevelJob own, size_t begin, const LevelBlock& block, float peak) const {
+    own.block = block;
+    own.from += begin;
+    own.first += begin;
+    own.inverse = Step(peak, side_).inverse;
+    return own;
   }
 
   const int32_t side_;

@@ -62,6 +62,10 @@ struct WalkKernels {
   /// What a step adds to a residual, at most: the bits of its magnitude.
   uint32_t (*momentum_peak)(const MomentumJob& job);
   void (*momentum)(const MomentumJob& job);
+  /// The sum of the squares of scale x[i]: sixteen sums side by side, joined in pairs.
+  double (*squares)(const float* x, size_t count, float scale);
+  /// Writes scale x[i], but at least -limit and at most limit.
+  void (*clamp)(const float* x, size_t count, float scale, float limit, float* to);
   /// As bfloat16, rounded at random; element i draws as element `first` + i of its tensor.
   void (*round_halves)(const float* from, size_t count, Key key, uint64_t first, uint16_t* to);
 };

@@ -231,6 +231,41 @@ void momentum(const MomentumJob& job) {
   return job.nesterov ? momentum_as<true>(job) : momentum_as<false>(job);
 }
 
+typedef float Halves __attribute__((vector_size(2 * kWide), aligned(4), may_alias));
+typedef double Doubles __attribute__((vector_size(4 * kWide)));
+
+double squares(const float* x, size_t count, float scale) {
+  constexpr size_t kSide = 16, kHeld = kWide / 2, kParts = kSide / kHeld;
+  Doubles held[kParts] = {};
+  size_t i = 0;
+  for (; i + kSide <= count; i += kSide) {
+#pragma GCC unroll 8
+    for (size_t k = 0; k < kParts; ++k) {
+      const Halves values = scale * *reinterpret_cast<const Halves*>(x + i + k * kHeld);
+      const Doubles wide = __builtin_convertvector(values, Doubles);
+      held[k] += wide * wide;
+    }
+  }
+  double sums[kSide];
+  __builtin_memcpy(sums, held, sizeof(sums));
+  for (size_t k = 0; i + k < count; ++k) {
+    const double value = scale * x[i + k];
+    sums[k] += value * value;
+  }
+  for (size_t half = kSide / 2; half > 0; half /= 2) {
+    for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
+  }
+  return sums[0];
+}
+
+void clamp(const float* __restrict x, size_t count, float scale, float limit,
+           float* __restrict to) {
+  for (size_t i = 0; i < count; ++i) {
+    const float value = scale * x[i], high = value > limit ? limit : value;
+    to[i] = high < -limit ? -limit : high;
+  }
+}
+
 void round_halves(const float* __restrict from, size_t count, Key key, uint64_t first,
                   uint16_t* __restrict to) {
   constexpr uint64_t kSpan = uint64_t{1} << 32;  // of what one key is for
@@ -249,8 +284,15 @@ void round_halves(const float* __restrict from, size_t count, Key key, uint64_t 
   }
 }
 
-constexpr WalkKernels kKernels = {
-    BlockKernels::Isa::HORA_ISA, peak, read, scan, momentum_peak, momentum, round_halves};
+constexpr WalkKernels kKernels = {BlockKernels::Isa::HORA_ISA,
+                                  peak,
+                                  read,
+                                  scan,
+                                  momentum_peak,
+                                  momentum,
+                                  squares,
+                                  clamp,
+                                  round_halves};
 [[maybe_unused]] const bool kRegistered = register_kernels(&kKernels);
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "compressors/largest.h"
+#include "compressors/level_words.h"
 #include "compressors/registry.h"
 #include "compressors/sparse.h"
 #include "compressors/vectors.h"
@@ -133,6 +134,60 @@ TEST(Walks, HalvesAreRoundedAtRandomTheSameOnEveryInstructionSet) {
       ASSERT_EQ(halves[i], down + (up ? 1 : 0)) << isa << " " << i;
     }
   });
+}
+
+TEST(Walks, SquaresAddInOneOrderAndClampingIsExactOnEveryInstructionSet) {
+  for (const size_t count : {1u, 15u, 16u, 17u, 1001u}) {
+    const Values x = gradient(count, 10);
+    std::vector<double> sums(16);
+    for (size_t i = 0; i < count; ++i) {
+      const double value = 0.3f * x[i];
+      sums[i % 16] += value * value;
+    }
+    for (size_t half = 8; half > 0; half /= 2) {
+      for (size_t k = 0; k < half; ++k) sums[k] += sums[k + half];
+    }
+    on_every_isa([&](const std::string& isa) {
+      EXPECT_EQ(host_walks().squares(x.data(), count, 0.3f), sums[0]) << isa << " " << count;
+      Values to(count);
+      host_walks().clamp(x.data(), count, 0.3f, 0.25f, to.data());
+      for (size_t i = 0; i < count; ++i)
+        ASSERT_EQ(to[i], std::clamp(0.3f * x[i], -0.25f, 0.25f)) << isa << " " << i;
+    });
+  }
+}
+
+/// Two blocks of one piece, the second from the middle of a tile on; sums as of three ranks that
+/// say the same.
+TEST(Walks, LevelsArePackedAddedAndTakenTheSameOnEveryInstructionSet) {
+  constexpr size_t kRow = 5 * kLanes, kCount = 1001;
+  constexpr WordLayout kLayout{5, 12};
+  const Values x = gradient(kRow + kCount, 11), owed = gradient(kCount, 12);
+  for (const bool random : {false, true}) {
+    const uint64_t first = (uint64_t{1} << 32) - 320;  // the key changes on the way
+    const LevelBlock block{5, kCount, kLayout, 0.5f, 3};
+    const LevelJob job{block, x.data() + kRow, first, 0.75f, 2.0f, random, {1, 2}};
+    on_every_isa([&](const std::string& isa) {
+      std::vector<uint64_t> words(kLanes * 4);
+      Values residual = owed, sum = owed;
+      host_levels().write(job, words.data());
+      host_levels().take(job, residual.data());
+      for (uint64_t& word : words) word *= 3;
+      host_levels().add(block, words.data(), 3, 0.25f, sum.data());
+      for (size_t i = 0; i < kCount; ++i) {
+        const size_t row = 5 + i / kLanes;
+        const Key key = key_at({1, 2}, first + i);
+        const uint32_t drawn = random_bits(key, static_cast<uint32_t>(first + i));
+        const float dither = random ? unit_interval(drawn) : 0.5f;
+        const float place = std::clamp(0.75f * x[kRow + i] * 2.0f + 3.0f + dither, 0.0f, 6.0f);
+        const float value = (std::floor(place) - 3.0f) * 0.5f;
+        const uint64_t word = words[row / 12 * kLanes + i % kLanes] >> (row % 12 * 5) & 31;
+        ASSERT_EQ(word, 3 * static_cast<uint64_t>(place)) << isa << " " << i;
+        ASSERT_EQ(residual[i], owed[i] - value) << isa << " " << i;
+        ASSERT_EQ(sum[i], owed[i] + 0.25f * (3 * (std::floor(place) - 3.0f) * 0.5f)) << isa;
+      }
+    });
+  }
 }
 
 TEST(Walks, ProductsAddInOneOrderOnEveryInstructionSet) {
