@@ -64,6 +64,38 @@ def test_allreduce_knows_all_reductions():
 
 
 @on_ranks(2)
+def test_every_form_of_allreduce_takes_a_chain():
+    """Three steps each, so that also what the memory adds is the same."""
+    draw = torch.Generator().manual_seed(hvd.rank())
+    steps = [torch.randn(3000, generator=draw) for _ in range(3)]
+
+    def in_place(tensor, **terms):
+        result = hvd.synchronize(hvd.allreduce_async_(tensor, **terms))
+        assert result is tensor
+        return result
+
+    forms = {
+        "sync": hvd.allreduce,
+        "async": lambda *args, **terms: hvd.synchronize(hvd.allreduce_async(*args, **terms)),
+        "in place": hvd.allreduce_,
+        "async in place": in_place,
+    }
+    results = {
+        form: [reduce(step.clone(), name=form, compression="onebit") for step in steps]
+        for form, reduce in forms.items()
+    }
+    for form, result in results.items():
+        for actual, expected in zip(result, results["sync"], strict=True):
+            assert torch.equal(actual, expected), form
+    exact = [hvd.allreduce_(step.clone(), name="exact") for step in steps]
+    assert not torch.equal(exact[0], results["in place"][0])
+    # What was once sent as it is does not go the short way with a chain, nor the other way about.
+    again = hvd.allreduce_(steps[0].clone(), name="exact", compression="onebit")
+    assert torch.equal(again, results["sync"][0])
+    assert torch.equal(hvd.allreduce_(steps[0].clone(), name="exact"), exact[0])
+
+
+@on_ranks(2)
 def test_scales_apply_before_and_after():
     mine = values((9,), torch.float32, hvd.rank())
     total = all_values((9,), torch.float32).sum(0).float()

@@ -233,14 +233,13 @@ def _remember(
     tensors: list[torch.Tensor],
     name: str | None,
     op: ReduceOp | None,
-    average: bool | None,
     scales: tuple[float, float],
     process_set: ProcessSet,
     reduction: ReduceOp,
 ) -> None:
     """Lets the next call like this one, in place, take the short way."""
     # Subclasses may mean something else by their memory.
-    if name and average is None and all(type(tensor) in _PLAIN for tensor in tensors):
+    if name and all(type(tensor) in _PLAIN for tensor in tensors):
         runtime.session().calls.remember(
             tensors, name, op, *scales, process_set, reduction, process_set.required_id()
         )
@@ -259,12 +258,13 @@ def allreduce_async(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
+    compression: Compressor | str = Compression.none,
 ) -> int:
     """Starts reducing `tensor` over the ranks; `synchronize` gives a new tensor."""
     reduction = _reduction(op, average)
     scales = (prescale_factor, postscale_factor)
     output = [_result_like(tensor)]
-    return _reduce([tensor], output, name, reduction, scales, Compression.none, process_set, False)
+    return _reduce([tensor], output, name, reduction, scales, compression, process_set, False)
 
 
 def allreduce_async_(
@@ -275,12 +275,14 @@ def allreduce_async_(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
+    compression: Compressor | str = Compression.none,
 ) -> int:
     """Starts reducing `tensor` over the ranks, in place."""
     session = runtime._session or runtime.session()
+    plain = average is None and compression is Compression.none
     if (
         name
-        and average is None
+        and plain
         and (
             handle := session.calls.submit(
                 tensor, name, op, prescale_factor, postscale_factor, process_set
@@ -290,10 +292,9 @@ def allreduce_async_(
         return handle
     scales = (prescale_factor, postscale_factor)
     reduction = _reduction(op, average)
-    handle = _reduce(
-        [tensor], [tensor], name, reduction, scales, Compression.none, process_set, False
-    )
-    _remember([tensor], name, op, average, scales, process_set, reduction)
+    handle = _reduce([tensor], [tensor], name, reduction, scales, compression, process_set, False)
+    if plain:
+        _remember([tensor], name, op, scales, process_set, reduction)
     return handle
 
 
@@ -305,10 +306,12 @@ def allreduce_(
     prescale_factor: float = 1.0,
     postscale_factor: float = 1.0,
     process_set: ProcessSet = global_process_set,
+    compression: Compressor | str = Compression.none,
 ) -> torch.Tensor:
     """Reduces `tensor` over the ranks, in place."""
+    scales = (prescale_factor, postscale_factor)
     return synchronize(
-        allreduce_async_(tensor, average, name, op, prescale_factor, postscale_factor, process_set)
+        allreduce_async_(tensor, average, name, op, *scales, process_set, compression)
     )
 
 
@@ -413,8 +416,8 @@ def grouped_allreduce_async_(
         return handle
     reduction = _reduction(op, average)
     handle = _reduce_group(both, both, name, reduction, scales, Compression.none, process_set)
-    if len(both) > 1 and not callable(handle):
-        _remember(both, name, op, average, scales, process_set, reduction)
+    if average is None and len(both) > 1 and not callable(handle):
+        _remember(both, name, op, scales, process_set, reduction)
     return handle
 
 
