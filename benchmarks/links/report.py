@@ -139,7 +139,7 @@ def layer_table(results: Results) -> list[str]:
 def wire_table(results: Results) -> list[str]:
     """The largest layer: what was sent, and how long it took beside its bytes over the rate."""
     cases = layer_cases(results)
-    count = max(count for turns in cases.values() for count in turns)
+    count = max((count for turns in cases.values() for count in turns), default=0)
     lines = [
         f"| {count} elements | MB sent | bytes / rate, ms | ms (p10) | over bytes / rate |",
         "|---|---:|---:|---:|---:|",
