@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import tensors
 
@@ -17,5 +18,6 @@ EXPLAINED = [
 hora.init()
 tensors.run("warm_up")
 if hora.rank() == 1:
+    time.sleep(0.15)  # meanwhile rank 0 comes to wait for it, too short for a stall report
     os.kill(os.getpid(), signal.SIGKILL)
 tensors.run("grad")
