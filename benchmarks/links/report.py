@@ -219,24 +219,19 @@ def _panel(
 
 
 def layer_picture(results: Results) -> str:
-    trainers = list(dict.fromkeys(turn["trainer"] for turn in results.layers))
-    lines = {}
-    for trainer in trainers:
-        turns = [turn for turn in results.layers if turn["trainer"] == trainer]
-        counts = sorted({turn["count"] for turn in turns})
-        lines[trainer] = [
-            (count, Times([turn for turn in turns if turn["count"] == count]).median)
-            for count in counts
-        ]
+    lines = {
+        trainer: [(count, Times(turns[count]).median) for count in sorted(turns)]
+        for trainer, turns in layer_cases(results).items()
+    }
     points = [point for line in lines.values() for point in line]
     x = Axis.around("elements of the layer", (count for count, _ in points))
     y = Axis.around("", (ms for _, ms in points))
     panel = Panel((60, 70), (520, 300), "ms for an allreduce, 4 hosts, 1 Gbit/s", x, y)
-    for index, trainer in enumerate(trainers):
+    for index, trainer in enumerate(lines):
         panel.curve(lines[trainer], *style(index))
         for count, ms in lines[trainer]:
             panel.mark(panel.at(count, ms), style(index)[0], f"{trainer}: {ms:.1f} ms")
-    return figure((620, 430), [Legend((60, 22), trainers, 520), panel])
+    return figure((620, 430), [Legend((60, 22), list(lines), 520), panel])
 
 
 def _page(title: str, results: Results, about: dict[str, Any], command: str) -> list[str]:
