@@ -66,19 +66,32 @@ void Shaper::offer(int64_t now, size_t from, std::string packet) {
 void Shaper::send(int64_t arrives, size_t from, size_t to, uint64_t wire_bytes,
                   std::string packet) {
   if (from == to) return;
-  Link& link = links_[to];
-  // The last byte cannot arrive before that link has carried it.
-  const int64_t due = std::max(arrives, link.receives_until + time_for(wire_bytes));
-  if (blocked_[from][to] || (due > arrives && due - arrives > time_for(shape_.queue_bytes))) {
+  if (blocked_[from][to])
     ++links_[from].counts.dropped;
-    return;
+  else
+    links_[to].crossing.emplace(arrives, Packet{std::move(packet), 0, from, wire_bytes});
+}
+
+/// What has reached the link by now gets its time there, or finds the queue before it full.
+void Shaper::receive(int64_t now, Link& link) {
+  while (!link.crossing.empty() && link.crossing.begin()->first <= now) {
+    const int64_t arrives = link.crossing.begin()->first;
+    Packet packet = std::move(link.crossing.begin()->second);
+    link.crossing.erase(link.crossing.begin());
+    // The last byte cannot arrive before that link has carried it.
+    packet.due = std::max(arrives, link.receives_until + time_for(packet.wire_bytes));
+    if (packet.due > arrives && packet.due - arrives > time_for(shape_.queue_bytes)) {
+      ++links_[packet.from].counts.dropped;
+      continue;
+    }
+    link.receives_until = packet.due;
+    link.counts.received += packet.wire_bytes;
+    link.arriving.push_back(std::move(packet));
   }
-  link.receives_until = due;
-  link.counts.received += wire_bytes;
-  link.arriving.push_back({std::move(packet), due});
 }
 
 std::optional<Packet> Shaper::take(int64_t now, size_t to) {
+  receive(now, links_[to]);
   std::deque<Packet>& arriving = links_[to].arriving;
   if (arriving.empty() || arriving.front().due > now) return {};
   Packet packet = std::move(arriving.front());
@@ -88,9 +101,13 @@ std::optional<Packet> Shaper::take(int64_t now, size_t to) {
 
 std::optional<int64_t> Shaper::next() const {
   std::optional<int64_t> soonest;
-  for (const Link& link : links_)
-    if (!link.arriving.empty() && (!soonest || link.arriving.front().due < *soonest))
-      soonest = link.arriving.front().due;
+  const auto look_at = [&](int64_t time) {
+    if (!soonest || time < *soonest) soonest = time;
+  };
+  for (const Link& link : links_) {
+    if (!link.arriving.empty()) look_at(link.arriving.front().due);
+    if (!link.crossing.empty()) look_at(link.crossing.begin()->first);
+  }
   return soonest;
 }
 

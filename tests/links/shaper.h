@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <random>
 #include <string>
@@ -28,11 +29,15 @@ struct Counts {
 struct Packet {
   std::string bytes;
   int64_t due = 0;
+  size_t from = 0;
+  uint64_t wire_bytes = 0;
 };
 
 /// The switch's links: says when which packet arrives where. Pure: told the time, moves nothing.
 /// A packet occupies its sender's link, travels for the delay, and occupies the receiver's link
-/// too, so that many senders share one receiver's rate. Host `i` has hardware address address(i).
+/// too, so that many senders share one receiver's rate. That link serves packets in the order in
+/// which they reach it, not in which they were offered: one that still waits in its sender's queue
+/// holds nobody up. Host `i` has hardware address address(i).
 class Shaper {
  public:
   Shaper(size_t hosts, const Shape& shape);
@@ -41,7 +46,7 @@ class Shaper {
   static std::string address(size_t host);
 
   void offer(int64_t now, size_t from, std::string packet);
-  /// The next packet for `to` that is due.
+  /// The next packet for `to` that is due. Times must not go back.
   std::optional<Packet> take(int64_t now, size_t to);
   /// When to look again.
   std::optional<int64_t> next() const;
@@ -55,11 +60,13 @@ class Shaper {
  private:
   struct Link {
     int64_t sends_until = 0, receives_until = 0;
-    std::deque<Packet> arriving;  // in the order of their times
+    std::multimap<int64_t, Packet> crossing;  // by when they reach this link, then as offered
+    std::deque<Packet> arriving;              // on it, in the order of their times
     Counts counts;
   };
 
   void send(int64_t arrives, size_t from, size_t to, uint64_t wire_bytes, std::string packet);
+  void receive(int64_t now, Link& link);
   int64_t time_for(uint64_t bytes) const;
 
   Shape shape_;
