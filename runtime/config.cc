@@ -93,7 +93,8 @@ constexpr Row kTable[] = {
      &Config::tcp_streams},
     {{"HORA_TCP_BUFFER_BYTES", "bytes", "1 MiB", "64 KiB to 32 MiB",
       "What the system may buffer for each connection between hosts, in each direction; between "
-      "hosts less than 2 ms apart, a lane's connections share it.",
+      "hosts less than 2 ms apart, a lane's connections share it, or 20 ms of the link's rate if "
+      "that is less.",
       ""},
      Kind::kOwn,
      &Config::tcp_buffer_bytes},

@@ -20,26 +20,30 @@ namespace {
 
 constexpr int kEvents = 64;
 constexpr uint32_t kNearMicroseconds = 2000;
-constexpr int kSmallestBuffer = 64 << 10;
+constexpr double kSmallestBuffer = 64 << 10;
+constexpr double kQueueSeconds = 0.02;  // what a lane may have on its way to a near host, at most
 
 /// The system answers with twice what it was asked for.
-void divide(int socket, int buffer, size_t by) {
+void divide(int socket, int buffer, double most, size_t by) {
   int bytes = 0;
   socklen_t length = sizeof(bytes);
   if (::getsockopt(socket, SOL_SOCKET, buffer, &bytes, &length) != 0) return;
-  bytes = std::max<int>(kSmallestBuffer, bytes / 2 / static_cast<int>(by));
+  const double share = std::min(bytes / 2.0, most) / static_cast<double>(by);
+  bytes = static_cast<int>(std::max(kSmallestBuffer, share));
   ::setsockopt(socket, SOL_SOCKET, buffer, &bytes, sizeof(bytes));
 }
 
 /// Between near hosts, all that may be on the way to one of them has to find room in the queues
-/// before it, and more would not be faster, so a lane's connections share one buffer. Long ways and
-/// losses are left to what the system has been told to use; see prepare().
-void suit_to_distance(int socket, size_t siblings) {
+/// before it, and more would not be faster, so a lane's connections share one buffer, no larger
+/// than the link needs; of `bandwidth` bytes per second. Long ways and losses are left to what the
+/// system has been told to use; see prepare().
+void suit_to_distance(int socket, double bandwidth, size_t siblings) {
   tcp_info info{};
   socklen_t length = sizeof(info);
   if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
   if (info.tcpi_min_rtt <= kNearMicroseconds) {
-    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) divide(socket, buffer, siblings);
+    for (const int buffer : {SO_SNDBUF, SO_RCVBUF})
+      divide(socket, buffer, bandwidth * kQueueSeconds, siblings);
     return;
   }
   const Descriptor fresh(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
@@ -212,7 +216,8 @@ bool Links::connect() {
       return true;
     }
     if (!taken.value()) continue;
-    if (!near(link->stream.peer())) suit_to_distance(taken.value()->get(), siblings_);
+    if (!near(link->stream.peer()))
+      suit_to_distance(taken.value()->get(), options_.link.bandwidth, siblings_);
     link->stream.attach(std::move(*taken.value()));
     watch_->add(link->stream);
     --unconnected_;

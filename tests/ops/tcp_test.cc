@@ -376,5 +376,45 @@ TEST(Tcp, SaysWhyThereIsNoConnection) {
   EXPECT_EQ(status.message(), "tcp: rank 0 has no connection to rank 1: no way there");
 }
 
+/// Both buffers of rank 0's connection to another host, after an operation over such a link.
+std::set<int> buffers_between_hosts(double bytes_per_second) {
+  TcpPairs pairs(2, 1);
+  std::set<int> buffers;
+  const auto body = [&](Rank rank) {
+    int socket = -1;
+    tcp::Dial dial = pairs.dial(rank);
+    dial.take = [&socket, take = dial.take](Rank peer, uint8_t stream) {
+      auto taken = take(peer, stream);
+      const int bytes = 1 << 20;
+      socket = taken.value()->get();
+      for (const int buffer : {SO_SNDBUF, SO_RCVBUF})
+        ::setsockopt(socket, SOL_SOCKET, buffer, &bytes, sizeof(bytes));
+      return taken;
+    };
+    tcp::Options options = support::tcp_options(rank);
+    options.streams = 1;
+    options.hosts = {0, 1};
+    options.link.bandwidth = bytes_per_second;
+    Member member(tcp::open(dial, options), 2);
+    Bytes values = floats(1000, rank);
+    const Status status = member.sum(values, kTag);
+    for (const int buffer : {SO_SNDBUF, SO_RCVBUF}) {
+      int bytes = 0;
+      socklen_t length = sizeof(bytes);
+      ::getsockopt(socket, SOL_SOCKET, buffer, &bytes, &length);
+      if (rank == 0) buffers.insert(bytes / 2);  // the system doubles what it is asked for
+    }
+    return status.message();
+  };
+  EXPECT_EQ(support::run_threads(2, body), "");
+  return buffers;
+}
+
+TEST(Tcp, NearConnectionsBufferNoMoreThanTheirLinkNeeds) {
+  EXPECT_EQ(buffers_between_hosts(1e9), (std::set<int>{512 << 10}));  // two hosts share a mebibyte
+  EXPECT_EQ(buffers_between_hosts(20e6), (std::set<int>{200'000}));   // and 20 ms of 20 MB/s
+  EXPECT_EQ(buffers_between_hosts(1e6), (std::set<int>{64 << 10}));   // but never less than this
+}
+
 }  // namespace
 }  // namespace hora
