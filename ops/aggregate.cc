@@ -7,6 +7,7 @@
 
 #include "ops/aggregate_job.h"
 #include "ops/merge.h"
+#include "ops/recode.h"
 
 namespace hora {
 
@@ -22,77 +23,6 @@ void undo_encodings(Job& job, int striped) {
   for (size_t i = 0; i < job.encoded && walk.next(chunk); ++i) {
     take_back(job, chunk, job.said(chunk), nullptr);
   }
-}
-
-Ticket encode_all(Job& job, int striped) {
-  Walk walk(job.slots, striped);
-  for (Chunk chunk; walk.next(chunk);) {
-    encode(job, chunk);
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  co_return Status();
-}
-
-/// Whose payload it was, and of what, where it could not be decoded.
-Status blamed(const Status& status, const Chunk& chunk, int rank) {
-  if (status.ok()) return status;
-  return Status(status.code(), fmt::format("'{}': from rank {} of the set: {}", chunk.slot->tensor,
-                                           rank, status.message()));
-}
-
-/// Adds what every member says of the chunk, in rank order. `memory` has their parts.
-Status add_up(Job& job, const Chunk& chunk, const std::byte* memory, std::span<float> sum,
-              float scale) {
-  const Codec& codec = *chunk.slot->codec;
-  for (int r = 0; r < job.ranks(); ++r) {
-    const auto payload = job.from.read(r, memory, codec, chunk.count, chunk.bytes);
-    HORA_TRY(blamed(codec.decode_add(job.turn(*chunk.slot), payload, chunk.first, sum, scale),
-                    chunk, r));
-  }
-  return {};
-}
-
-// Where sizes vary: who sends how much
-
-/// Members hear how many bytes each of them sends: `mine` has one number for all, or one for each.
-/// They take the place of the most that could have been, in `parts`.
-Ticket tell_sizes(Job& job, std::span<const size_t> mine, Parts& parts) {
-  const auto ranks = static_cast<size_t>(job.ranks());
-  auto* told = reinterpret_cast<uint64_t*>(job.scratch(kSizes, 2 * ranks * sizeof(uint64_t)));
-  uint64_t* const heard = told + ranks;
-  std::copy(mine.begin(), mine.end(), told);
-  auto* table = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
-  const std::span<size_t> each(table, ranks);
-  std::fill(each.begin(), each.end(), sizeof(uint64_t));
-  auto* const from = reinterpret_cast<const std::byte*>(told);
-  auto* const to = reinterpret_cast<std::byte*>(heard);
-  job.count_sent((ranks - 1) * sizeof(uint64_t));
-  if (mine.size() == ranks)
-    HORA_CO_TRY(co_await job.communicator.alltoall(job.lane, job.next_tag(), from, each, to, each));
-  else
-    HORA_CO_TRY(co_await job.communicator.allgather(job.lane, job.next_tag(), from, to, each));
-  for (size_t r = 0; r < ranks; ++r) {
-    if (heard[r] > parts.sizes[r] || heard[r] % 8 != 0) {
-      co_return Status(Code::kCorrupt,
-                       fmt::format("rank {} of the set announces payloads of {} bytes; of such "
-                                   "tensors they have {} at most, and a multiple of 8",
-                                   r, heard[r], parts.sizes[r]));
-    }
-    parts.sizes[r] = heard[r];
-  }
-  parts.begin();
-  co_return Status();
-}
-
-/// Nobody has sent more than its payloads.
-Status all_read(const Parts& parts) {
-  for (size_t r = 0; r < parts.sizes.size(); ++r) {
-    if (parts.cursors[r] == parts.ends[r]) continue;
-    return Status(Code::kCorrupt,
-                  fmt::format("rank {} of the set has sent {} bytes, of which payloads take {}", r,
-                              parts.sizes[r], parts.sizes[r] - (parts.ends[r] - parts.cursors[r])));
-  }
-  return {};
 }
 
 // Gather: everybody receives every payload and decodes them in rank order
@@ -135,134 +65,6 @@ Ticket gather(Job& job) {
     take_back(job, chunk, job.said(chunk), result.data());
   }
   co_return Status();
-}
-
-// Recode: parts go to their owners, who decode and add them in rank order, encode the sum with
-// a memory of their own, and send it to all, themselves included. Vote: owners count ballots
-
-Status recode_chunk(Job& job, const Chunk& chunk, std::byte* to) {
-  const std::span<float> sum(job.floats(kStage, chunk.count), chunk.count);
-  std::fill(sum.begin(), sum.end(), 0.0f);
-  HORA_TRY(add_up(job, chunk, job.in, sum, 1.0f));
-  chunk.slot->second().encode(job.owner_turn(*chunk.slot), {sum.data(), chunk.first, chunk.count},
-                              job.owned(chunk), to);
-  ++job.recoded;
-  return {};
-}
-
-/// Ballots lie as far apart as those for this owner take.
-Status count_ballots(Job& job, const Chunk& chunk, std::byte* to) {
-  const Codec& codec = *chunk.slot->codec;
-  const auto first = job.from.read(0, job.in, codec, chunk.count, chunk.bytes);
-  return codec.vote(first.data(), job.from.sizes[0], static_cast<size_t>(job.ranks()), chunk.count,
-                    to);
-}
-
-/// `bytes` becomes how many there are in `job.own`.
-Ticket recode_own_parts(Job& job, size_t& bytes) {
-  Walk walk(job.slots, job.ranks());
-  bytes = 0;
-  for (Chunk chunk; walk.next(chunk);) {
-    if (chunk.owner != job.me()) continue;
-    std::byte* const to = job.own + bytes;
-    HORA_CO_TRY(job.votes ? count_ballots(job, chunk, to) : recode_chunk(job, chunk, to));
-    bytes += filled_up(chunk.slot->second(), to, chunk.count, chunk.back_bytes);
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  co_return job.votes ? Status() : all_read(job.from);
-}
-
-Status recoded_result(Job& job, const Chunk& chunk, std::span<float> result) {
-  const Codec& codec = chunk.slot->second();
-  const auto payload = job.back.read(chunk.owner, job.all, codec, chunk.count, chunk.back_bytes);
-  return blamed(codec.decode_add(job.owner_turn(*chunk.slot), payload, chunk.first, result,
-                                 job.result_scale()),
-                chunk, chunk.owner);
-}
-
-/// Payloads to their owners, and the sums that this rank owns to all.
-Ticket send_to_owners(Job& job) {
-  const auto me = static_cast<size_t>(job.me());
-  if (job.varies) {
-    pack(job);
-    HORA_CO_TRY(co_await tell_sizes(job, job.there.sizes, job.from));
-  }
-  job.count_sent(job.there.begin() - job.there.sizes[me]);
-  co_return co_await job.communicator.alltoall(job.lane, job.next_tag(), job.out, job.there.sizes,
-                                               job.in, job.from.sizes);
-}
-
-Ticket send_sums(Job& job, size_t bytes) {
-  if (job.back_varies) HORA_CO_TRY(co_await tell_sizes(job, {&bytes, 1}, job.back));
-  job.count_sent(bytes * (job.back.sizes.size() - 1));
-  co_return co_await job.communicator.allgather(job.lane, job.next_tag(), job.own, job.all,
-                                                job.back.sizes);
-}
-
-Ticket recode(Job& job) {
-  const auto ranks = static_cast<size_t>(job.ranks()), me = static_cast<size_t>(job.me());
-  job.out = job.scratch(kOut, lay_out(job, job.ranks(), ranks));
-  job.in = job.scratch(kIn, job.there.sizes[me] * ranks);
-  job.all = job.scratch(kAll, job.back.begin());
-  job.own =
-      job.back_varies ? job.scratch(kOwn, job.back.sizes[me]) : job.all + job.back.cursors[me];
-  HORA_CO_TRY(co_await encode_all(job, job.ranks()));
-  HORA_CO_TRY(co_await send_to_owners(job));
-  job.begin_cursors();
-  size_t bytes = 0;
-  HORA_CO_TRY(co_await recode_own_parts(job, bytes));
-  HORA_CO_TRY(co_await send_sums(job, bytes));
-  bool finite = true;
-  job.begin_cursors();
-  Walk walk(job.slots, job.ranks());
-  for (Chunk chunk; walk.next(chunk);) {
-    const std::span<float> result = begin_result(job, chunk);
-    HORA_CO_TRY(recoded_result(job, chunk, result));
-    if (const Verdict no = judge(*chunk.slot, result); !no.status.ok())
-      co_return co_await complete(job, no);
-    finite = end_result(chunk, result) && finite;
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  HORA_CO_TRY(all_read(job.back));
-  const Verdict fine;
-  HORA_CO_TRY(co_await complete(job, fine));
-  if (finite) co_return Status();
-  // From here on nothing can fail: what the poisoned blocks did not use goes back.
-  job.begin_cursors();
-  walk = Walk(job.slots, job.ranks());
-  for (Chunk chunk; walk.next(chunk);) {
-    const std::span<float> result(job.floats(kStage, chunk.count), chunk.count);
-    std::fill(result.begin(), result.end(), 0.0f);
-    HORA_CO_TRY(recoded_result(job, chunk, result));
-    take_back(job, chunk, job.said(chunk), result.data());
-  }
-  co_return Status();
-}
-
-/// An owner that has encoded a sum has E' = (sum + E) - said; the sum itself goes back to those who
-/// sent it, so E = E' + said - sum. Where anything is poisoned E had stayed as it was.
-void undo_second_encodings(Job& job) {
-  job.begin_cursors();
-  const std::byte* own = job.own;
-  Walk walk(job.slots, job.ranks());
-  size_t undone = 0;
-  for (Chunk chunk; undone < job.recoded && walk.next(chunk);) {
-    if (chunk.owner != job.me()) continue;
-    State& owned = job.owned(chunk);
-    const Codec& codec = chunk.slot->second();
-    const size_t bytes = codec.used_bytes({own, chunk.back_bytes}, chunk.count);
-    const std::span<float> back(job.floats(kStage, chunk.count), chunk.count);
-    std::fill(back.begin(), back.end(), 0.0f);
-    Status status =
-        codec.decode_add(job.owner_turn(*chunk.slot), {own, bytes}, chunk.first, back, 1.0f);
-    if (status.ok()) status = add_up(job, chunk, job.in, back, -1.0f);
-    HORA_CHECK(status.ok(), status.message());  // both were decoded or written before
-    for (size_t i = 0; i < chunk.count; ++i) {
-      if (is_finite(back[i])) owe(owned, chunk.first + i, back[i]);
-    }
-    own += aligned(bytes);
-    ++undone;
-  }
 }
 
 // Linear: payloads are sums; one allreduce for each round. What finish() does to a memory cannot be
@@ -434,7 +236,7 @@ Ticket aggregation::aggregate(Lane& lane, Communicator& communicator, uint64_t s
     status = co_await recode(job);
   if (status.ok()) co_return status;
   const bool recodes = is_striped(how);
-  if (recodes) undo_second_encodings(job);
+  if (recodes) undo_answers(job);
   undo_encodings(job, recodes ? job.ranks() : 0);
   co_return status;
 }

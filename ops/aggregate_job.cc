@@ -106,4 +106,68 @@ void pack(Job& job) {
   parts.begin();
 }
 
+Ticket encode_all(Job& job, int striped) {
+  Walk walk(job.slots, striped);
+  for (Chunk chunk; walk.next(chunk);) {
+    encode(job, chunk);
+    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  }
+  co_return Status();
+}
+
+Status blamed(const Status& status, const Chunk& chunk, int rank) {
+  if (status.ok()) return status;
+  return Status(status.code(), fmt::format("'{}': from rank {} of the set: {}", chunk.slot->tensor,
+                                           rank, status.message()));
+}
+
+Status add_up(Job& job, const Chunk& chunk, const std::byte* memory, std::span<float> sum,
+              float scale) {
+  const Codec& codec = *chunk.slot->codec;
+  for (int r = 0; r < job.ranks(); ++r) {
+    const auto payload = job.from.read(r, memory, codec, chunk.count, chunk.bytes);
+    HORA_TRY(blamed(codec.decode_add(job.turn(*chunk.slot), payload, chunk.first, sum, scale),
+                    chunk, r));
+  }
+  return {};
+}
+
+Ticket tell_sizes(Job& job, std::span<const size_t> mine, Parts& parts) {
+  const auto ranks = static_cast<size_t>(job.ranks());
+  auto* told = reinterpret_cast<uint64_t*>(job.scratch(kSizes, 2 * ranks * sizeof(uint64_t)));
+  uint64_t* const heard = told + ranks;
+  std::copy(mine.begin(), mine.end(), told);
+  auto* table = reinterpret_cast<size_t*>(job.scratch(kOther, ranks * sizeof(size_t)));
+  const std::span<size_t> each(table, ranks);
+  std::fill(each.begin(), each.end(), sizeof(uint64_t));
+  auto* const from = reinterpret_cast<const std::byte*>(told);
+  auto* const to = reinterpret_cast<std::byte*>(heard);
+  job.count_sent((ranks - 1) * sizeof(uint64_t));
+  if (mine.size() == ranks)
+    HORA_CO_TRY(co_await job.communicator.alltoall(job.lane, job.next_tag(), from, each, to, each));
+  else
+    HORA_CO_TRY(co_await job.communicator.allgather(job.lane, job.next_tag(), from, to, each));
+  for (size_t r = 0; r < ranks; ++r) {
+    if (heard[r] > parts.sizes[r] || heard[r] % 8 != 0) {
+      co_return Status(Code::kCorrupt,
+                       fmt::format("rank {} of the set announces payloads of {} bytes; of such "
+                                   "tensors they have {} at most, and a multiple of 8",
+                                   r, heard[r], parts.sizes[r]));
+    }
+    parts.sizes[r] = heard[r];
+  }
+  parts.begin();
+  co_return Status();
+}
+
+Status all_read(const Parts& parts) {
+  for (size_t r = 0; r < parts.sizes.size(); ++r) {
+    if (parts.cursors[r] == parts.ends[r]) continue;
+    return Status(Code::kCorrupt,
+                  fmt::format("rank {} of the set has sent {} bytes, of which payloads take {}", r,
+                              parts.sizes[r], parts.sizes[r] - (parts.ends[r] - parts.cursors[r])));
+  }
+  return {};
+}
+
 }  // namespace hora::aggregation

@@ -45,6 +45,7 @@ enum ScratchSlot : size_t {
   kSizes,
   kSlots,
   kBefore,
+  kThere,
   kWork
 };
 
@@ -265,5 +266,22 @@ size_t lay_out(Job& job, int striped, size_t owners);
 
 /// All is encoded, and gets packed: the parts of `job.there` get the sizes that they have.
 void pack(Job& job);
+
+/// Every chunk; `striped` as Walk's `ranks`.
+Ticket encode_all(Job& job, int striped);
+
+/// Whose payload it was, and of what, where it could not be decoded.
+Status blamed(const Status& status, const Chunk& chunk, int rank);
+
+/// Adds what every member says of the chunk, in rank order. `memory` has their parts.
+Status add_up(Job& job, const Chunk& chunk, const std::byte* memory, std::span<float> sum,
+              float scale);
+
+/// Where sizes vary: members hear how many bytes each of them sends: `mine` has one number for all,
+/// or one for each. They take the place of the most that could have been, in `parts`.
+Ticket tell_sizes(Job& job, std::span<const size_t> mine, Parts& parts);
+
+/// Nobody has sent more than its payloads.
+Status all_read(const Parts& parts);
 
 }  // namespace hora::aggregation

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -39,6 +40,38 @@ struct Reduction {
   DType dtype = DType::kFloat32;
   ReduceOp op = ReduceOp::kSum;
   double prescale = 1, postscale = 1;
+};
+
+/// An exchange through owners whose bytes are made and used while they travel: every member says
+/// something to each owner, the owner makes one answer of what all say, and everybody reads all
+/// answers, its own included. What is said to a member, and what it answers, is equally long on all
+/// ranks that know of it, and known before.
+///
+/// Owned by the caller; used by the lane's driver.
+class Relay {
+ public:
+  /// A part for, or from, each member: side by side, and made or received from its beginning on.
+  struct Parts {
+    std::byte* data = nullptr;
+    std::span<const size_t> ends = {};  ///< where each part ends
+    std::span<size_t> there = {};       ///< up to where each part is there
+
+    size_t begin(size_t member) const { return member > 0 ? ends[member - 1] : 0; }
+    void all_there() { std::copy(ends.begin(), ends.end(), there.begin()); }
+  };
+  Parts said;     ///< to each owner; made by say()
+  Parts heard;    ///< from each member, as long as what this one is told; the backend fills it
+  Parts answers;  ///< from each owner; its own by answer(), the others' the backend fills
+  Status status;  ///< an error ends the exchange
+
+  /// Each does some of its work, half a mebibyte of gradient at most, as far as what it needs is
+  /// there. False: there was nothing to do.
+  virtual bool say() = 0;
+  virtual bool answer() = 0;
+  virtual bool read() = 0;
+
+ protected:
+  ~Relay() = default;
 };
 
 class Communicator;
@@ -88,6 +121,12 @@ class Communicator {
   virtual Ticket alltoall(Lane& lane, uint64_t tag, const std::byte* input,
                           std::span<const size_t> send, std::byte* output,
                           std::span<const size_t> receive) = 0;
+
+  /// Whether relay() is there. Who has none gets alltoall and allgather, with all work between.
+  virtual bool relays() const { return false; }
+  virtual Ticket relay(Lane&, uint64_t, Relay&) {
+    co_return Status(Code::kUnavailable, "this backend does not relay");
+  }
 
   /// `root` is a member's number. In place; segment counts are bytes.
   virtual Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments,

@@ -34,7 +34,8 @@ TcpCommunicator::TcpCommunicator(std::shared_ptr<Links> links, std::vector<Rank>
       near_(std::all_of(ranks_.begin(), ranks_.end(),
                         [this](Rank rank) { return links_->near(rank); })),
       inputs_(ranks_.size()),
-      pieces_(ranks_.size()) {}
+      pieces_(ranks_.size()),
+      ways_(ranks_.size()) {}
 
 /// One message of any size, in pieces that use all streams if it is large; none if it is empty.
 void TcpCommunicator::send_all(size_t member, const Memory& memory, size_t begin, size_t bytes) {
@@ -67,7 +68,7 @@ struct TcpCommunicator::Gather {
     for (size_t r = 0; r < self->members(); at += bytes[r++])
       if (r != me) self->expect_all(r, self->out_, at, bytes[r]);
   }
-  void step() {}
+  bool step() { return false; }
   void finish() {
     const size_t me = self->self();
     copy(output + sum_of(bytes.first(me)), input, bytes[me]);
@@ -97,7 +98,7 @@ struct TcpCommunicator::Exchange {
     }
     copy(output + sum_of(receive.first(me)), input + sum_of(send.first(me)), send[me]);
   }
-  void step() {}
+  bool step() { return false; }
   void finish() {}
 };
 
@@ -157,7 +158,7 @@ struct TcpCommunicator::Cast {
     parent = member_at(tree([](size_t) {}));
     if (!is_root()) self->expect_all(parent, self->in_, 0, bytes);
   }
-  void step() {
+  bool step() {
     for (; forwarded < pieces && (is_root() || self->received(parent, 0, forwarded)); ++forwarded) {
       const size_t begin = forwarded * piece, bytes = self->in_.bytes();
       tree([&](size_t child) {
@@ -165,6 +166,7 @@ struct TcpCommunicator::Cast {
                    std::min(piece, bytes - begin));
       });
     }
+    return false;
   }
   void finish() {}
 };
@@ -193,10 +195,11 @@ struct TcpCommunicator::Barrier {
     reach = 2;
   }
   void tell(size_t distance) const { self->send(self->other(distance), 0, 0, self->in_, 0, 0); }
-  void step() {
+  bool step() {
     const size_t n = self->members();
     for (; reach != 0 && reach < n && self->received(self->other(n - reach / 2), 0, 0); reach *= 2)
       tell(reach);
+    return false;
   }
   void finish() {}
 };

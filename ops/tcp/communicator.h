@@ -12,7 +12,8 @@
 
 namespace hora::tcp {
 
-/// The collectives of a process set, over the connections of its lane. Reductions are in reduce.cc.
+/// The collectives of a process set, over the connections of its lane. Reductions are in reduce.cc,
+/// relays in relay.cc.
 ///
 /// Ownership: shares the connections. Threads: the lane's driver.
 class TcpCommunicator final : public Communicator {
@@ -29,6 +30,8 @@ class TcpCommunicator final : public Communicator {
                    std::span<const size_t> bytes) override;
   Ticket alltoall(Lane& lane, uint64_t tag, const std::byte* input, std::span<const size_t> send,
                   std::byte* output, std::span<const size_t> receive) override;
+  bool relays() const override { return true; }
+  Ticket relay(Lane& lane, uint64_t tag, Relay& relay) override;
   Ticket broadcast(Lane& lane, uint64_t tag, std::span<const Segment> segments, int root) override;
   Ticket barrier(Lane& lane, uint64_t tag) override;
 
@@ -37,11 +40,13 @@ class TcpCommunicator final : public Communicator {
   struct Owners;
   struct Gather;
   struct Exchange;
+  struct Relaying;
   struct Cast;
   struct Barrier;
 
   /// Runs an operation: work.start(lane) queues messages; work.step() goes on with what has come,
-  /// each time that something moved; work.finish() when nothing is left to send or receive.
+  /// each time that something moved, and tells whether it wants to go on even if nothing moves;
+  /// work.finish() when nothing is left to send or receive.
   template <class Work>
   Ticket run(Lane& lane, uint64_t tag, Work work);
 
@@ -76,6 +81,10 @@ class TcpCommunicator final : public Communicator {
   const bool near_;                                ///< all members are on one host
   Memory in_, out_, arrived_;                      ///< of the operation in progress
   std::vector<const std::byte*> inputs_, pieces_;  ///< room for one pointer for each member
+  struct Way {
+    uint32_t said = 0, heard = 0, answered = 0;  ///< messages of a relay, to and from a member
+  };
+  std::vector<Way> ways_;
 };
 
 }  // namespace hora::tcp

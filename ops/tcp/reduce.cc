@@ -77,7 +77,7 @@ struct TcpCommunicator::Everyone {
       self->inputs_[peer] = scratch.data() + self->place_of(peer) * stride;
     }
   }
-  void step() {}
+  bool step() { return false; }
   void finish() {
     self->in_.visit(0, bytes, [&](std::byte* data, size_t piece, size_t at) {
       self->reduce_piece(reduction, data, data, piece, at);
@@ -148,7 +148,7 @@ struct TcpCommunicator::Owners {
       if (!self->received(self->other(i), 0, k)) return false;
     return true;
   }
-  void step() {
+  bool step() {
     for (; reduced < chunks() && there(reduced); ++reduced) {
       const Range one = part(own, chunk, reduced);
       for (size_t peer = 0; peer < self->members(); ++peer)
@@ -161,6 +161,7 @@ struct TcpCommunicator::Owners {
       for (size_t i = 1; gathers && i < self->members(); ++i)
         self->send(self->other(i), 1, reduced, self->in_, one.begin, one.bytes());
     }
+    return false;
   }
   void finish() {}
 };

@@ -38,11 +38,14 @@ Ticket TcpCommunicator::run(Lane& lane, uint64_t tag, Work work) {
   Completion completion(links);
   work.start(lane);
   for (uint64_t paused_at = 0;;) {
-    work.step();
-    if (links.done()) break;
-    HORA_CO_TRY(co_await lane.until([&links] { return links.advance(); }));
+    const bool goes_on = work.step();
+    if (!goes_on && links.done()) break;
+    if (goes_on)
+      (void)links.advance();
+    else
+      HORA_CO_TRY(co_await lane.until([&links] { return links.advance(); }));
     HORA_CO_TRY(links.status());
-    if (links.moved() - paused_at < kPauseBytes) continue;
+    if (!goes_on && links.moved() - paused_at < kPauseBytes) continue;
     paused_at = links.moved();
     HORA_CO_TRY(co_await lane.pause());
   }

@@ -165,6 +165,7 @@ TEST_P(AggregateOver, SharedPositionsGiveTheSameBits) {
 TEST_P(AggregateOver, RecodeGivesTheSameBits) {
   compare("onebit");
   compare("qsgd");
+  compare("ef+quant:bits=8,round=nearest");  // several messages to each owner
 }
 TEST_P(AggregateOver, PayloadsOfSizesThatVaryGiveTheSameBits) {
   compare("ef+lossless");
