@@ -17,7 +17,7 @@ struct BucketOptions {
   uint64_t bucket_bytes = 8 << 20;    ///< fused up to this, split above
   uint64_t express_bytes = 64 << 10;  ///< up to this work takes lane 0, never behind bulk
   /// Issued and unfinished: so much on the express lane, and so much on the others together.
-  uint64_t window_bytes = 16 << 20;
+  uint64_t window_bytes = 32 << 20;
   uint8_t lanes = 3;  ///< 1: everything takes lane 0; buckets alternate between the rest
 };
 

@@ -145,7 +145,7 @@ constexpr Row kTable[] = {
       ""},
      Kind::kAgreed,
      &Config::carry_bytes},
-    {{"HORA_WINDOW_BYTES", "bytes", "16 MiB", "4 KiB to 16 GiB",
+    {{"HORA_WINDOW_BYTES", "bytes", "32 MiB", "4 KiB to 16 GiB",
       "Bytes under way at most; what is ready beyond that waits and is fused.", ""},
      Kind::kAgreed,
      &Config::window_bytes},
