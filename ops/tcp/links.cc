@@ -33,22 +33,29 @@ void divide(int socket, int buffer, double most, size_t by) {
   ::setsockopt(socket, SOL_SOCKET, buffer, &bytes, sizeof(bytes));
 }
 
-/// Between near hosts, all that may be on the way to one of them has to find room in the queues
-/// before it, and more would not be faster, so a lane's connections share one buffer, no larger
-/// than the link needs; of `bandwidth` bytes per second. Long ways and losses are left to what the
-/// system has been told to use; see prepare().
-void suit_to_distance(int socket, double bandwidth, size_t siblings) {
+/// Whether the connection's other end is near: where even the slowest link is short, all are. A
+/// connection that is made while others fill the link has seen their queue only.
+bool is_near(int socket, const LinkCost& slowest) {
   tcp_info info{};
   socklen_t length = sizeof(info);
-  if (::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return;
-  if (info.tcpi_min_rtt <= kNearMicroseconds) {
+  if (2e6 * slowest.latency <= kNearMicroseconds) return true;
+  return ::getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &length) != 0 ||
+         info.tcpi_min_rtt <= kNearMicroseconds;
+}
+
+/// Between near hosts, all that may be on the way to one of them has to find room in the queues
+/// before it, and more would not be faster, so a lane's connections share one buffer, no larger
+/// than the link needs. Long ways and losses are left to what the system has been told to use; see
+/// prepare().
+void suit_to_distance(int socket, const LinkCost& slowest, size_t siblings) {
+  if (is_near(socket, slowest)) {
     for (const int buffer : {SO_SNDBUF, SO_RCVBUF})
-      divide(socket, buffer, bandwidth * kQueueSeconds, siblings);
+      divide(socket, buffer, slowest.bandwidth * kQueueSeconds, siblings);
     return;
   }
   const Descriptor fresh(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   char name[16] = {};
-  length = sizeof(name);
+  socklen_t length = sizeof(name);
   if (fresh.valid() && ::getsockopt(fresh.get(), IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0)
     (void)control_congestion(socket, std::string_view(name, ::strnlen(name, length)));
 }
@@ -217,7 +224,7 @@ bool Links::connect() {
     }
     if (!taken.value()) continue;
     if (!near(link->stream.peer()))
-      suit_to_distance(taken.value()->get(), options_.link.bandwidth, siblings_);
+      suit_to_distance(taken.value()->get(), options_.link, siblings_);
     link->stream.attach(std::move(*taken.value()));
     watch_->add(link->stream);
     --unconnected_;
