@@ -39,7 +39,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from kept_runs import Run, add_flags, find, kept, stem  # noqa: E402
-from methods import METHODS, TUNED, chain_of, method_named  # noqa: E402
+from methods import METHODS, TUNED, chain_of, method_named, suits  # noqa: E402
 from problems import PROBLEMS  # noqa: E402
 from report import write  # noqa: E402
 
@@ -80,6 +80,7 @@ def wanted(options: argparse.Namespace) -> list[Run]:
         for problem in options.problems
         for seed in range(options.first, options.first + options.seeds)
         for method in options.methods
+        if suits(method_named(method), PROBLEMS[problem].adam)
     ]
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Method(NamedTuple):
     """`rate` multiplies the problem's learning rate. `memory`: what a payload leaves out is sent
     later, so the method is held to the accuracy of float32. `optimizer`: the problem's own (SGD
-    with momentum 0.9, or AdamW), SGD without momentum where the chain has it, or Signum."""
+    with momentum 0.9, or AdamW), SGD without momentum where the chain has it, Signum, or 1-bit Adam
+    in the place of AdamW."""
 
     chain: str
     optimizer: str = "own"
@@ -32,6 +33,7 @@ METHODS = {
     "drop": Method("drop", memory=True),
     "dgc": Method("dgc", "plain", memory=True, warm_up=0.25),
     "powersgd": Method("powersgd", memory=True),
+    "onebitadam": Method("onebit", "onebitadam", memory=True, start=0.25),
     "qsgd": Method("qsgd"),
     "natural": Method("natural"),
     "terngrad": Method("terngrad"),
@@ -64,6 +66,11 @@ def method_named(name: str) -> Method:
     else:
         method = preset if setting in METHODS else preset._replace(chain=setting)
     return method._replace(start=float(share.rstrip("%")) / 100) if share else method
+
+
+def suits(method: Method, adam: bool) -> bool:
+    """Whether it can train a problem whose own optimizer is AdamW, or is SGD."""
+    return adam or method.optimizer != "onebitadam"
 
 
 def chain_of(method: Method, steps: int) -> str:

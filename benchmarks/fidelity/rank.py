@@ -25,10 +25,16 @@ import hora.torch as hora  # noqa: E402
 
 
 def optimizer_of(task: Task, problem: Problem, method: Method, run: dict[str, Any]) -> Any:
-    """What steps on reduced gradients; Signum reduces by itself."""
+    """What steps on reduced gradients; some reduce by themselves."""
     parameters, rate = task.net.parameters(), run["rate"]
     if method.optimizer == "signum":
         return hora.optim.Signum(parameters, lr=rate, compression=run["chain"])
+    if method.optimizer == "onebitadam":
+        decay = 0.01  # AdamW's own
+        steps, chain = run["start"], run["chain"]
+        return hora.optim.OneBitAdam(
+            parameters, lr=rate, weight_decay=decay, freeze_step=steps, compression=chain
+        )
     if method.optimizer == "own" and problem.adam:
         return torch.optim.AdamW(parameters, lr=rate)
     return torch.optim.SGD(parameters, lr=rate, momentum=0.9 if method.optimizer == "own" else 0.0)
@@ -49,7 +55,8 @@ class Learner:
         self.optimizer = self.plain
 
     def step(self, number: int) -> None:
-        if number in (0, self.run["start"]) and not isinstance(self.plain, hora.optim.Signum):
+        reduces = isinstance(self.plain, hora.optim.Signum | hora.optim.OneBitAdam)
+        if number in (0, self.run["start"]) and not reduces:
             chain = self.run["chain"] if number == self.run["start"] else "none"
             # The second one takes over from the first, with the optimizer's momentum.
             named = self.task.net.named_parameters()
