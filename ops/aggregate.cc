@@ -27,12 +27,21 @@ void undo_encodings(Job& job, int striped) {
 
 // Gather: everybody receives every payload and decodes them in rank order
 
+Ticket encode_all(Job& job) {
+  Walk walk(job.slots, 0);
+  for (Chunk chunk; walk.next(chunk);) {
+    encode(job, chunk);
+    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
+  }
+  co_return Status();
+}
+
 Ticket gather(Job& job) {
   const auto ranks = static_cast<size_t>(job.ranks());
   const size_t most = lay_out(job, 0, 1);
   job.all = job.scratch(kAll, most * ranks);
   job.out = job.varies ? job.scratch(kOut, most) : job.all + static_cast<size_t>(job.me()) * most;
-  HORA_CO_TRY(co_await encode_all(job, 0));
+  HORA_CO_TRY(co_await encode_all(job));
   if (job.varies) {
     pack(job);
     HORA_CO_TRY(co_await tell_sizes(job, job.there.sizes, job.from));

@@ -106,15 +106,6 @@ void pack(Job& job) {
   parts.begin();
 }
 
-Ticket encode_all(Job& job, int striped) {
-  Walk walk(job.slots, striped);
-  for (Chunk chunk; walk.next(chunk);) {
-    encode(job, chunk);
-    if (job.pause_is_due(chunk.count)) HORA_CO_TRY(co_await job.lane.pause());
-  }
-  co_return Status();
-}
-
 Status blamed(const Status& status, const Chunk& chunk, int rank) {
   if (status.ok()) return status;
   return Status(status.code(), fmt::format("'{}': from rank {} of the set: {}", chunk.slot->tensor,

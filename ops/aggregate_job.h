@@ -267,9 +267,6 @@ size_t lay_out(Job& job, int striped, size_t owners);
 /// All is encoded, and gets packed: the parts of `job.there` get the sizes that they have.
 void pack(Job& job);
 
-/// Every chunk; `striped` as Walk's `ranks`.
-Ticket encode_all(Job& job, int striped);
-
 /// Whose payload it was, and of what, where it could not be decoded.
 Status blamed(const Status& status, const Chunk& chunk, int rank);
 

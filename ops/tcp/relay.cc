@@ -63,9 +63,10 @@ struct TcpCommunicator::Relaying {
       take(peer, 1, relay->answers, self->ways_[peer].answered);
     }
     const bool worked = relay->answer() || relay->say() || relay->read();
-    if (!relay->status.ok()) self->links_->retire(relay->status);
     pass_on();
-    return worked;
+    if (relay->status.ok()) return worked;
+    self->links_->retire(relay->status);
+    return true;  // to the error, even if nothing is left to send or receive
   }
 
   /// Takes note of messages that have come.
