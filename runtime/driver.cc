@@ -335,8 +335,7 @@ void Driver::sweep() {
   swept_ = true;
   for (uint32_t i = 0; i < operations.made(); ++i) {
     Operation& operation = operations.at(i);
-    if (operation.handed && operation.state.load(std::memory_order_acquire) == Operation::kPending)
-      complete(&operation, health());
+    if (operation.handed) complete(&operation, health());
   }
 }
 

@@ -108,8 +108,7 @@ std::string FlightRecorder::json(const Circumstances& circumstances,
   std::map<uint64_t, const Operation*> open;
   for (uint32_t i = 0; i < operations.made(); ++i) {
     const Operation& operation = operations.at(i);
-    const bool pending = operation.state.load(std::memory_order_acquire) == Operation::kPending;
-    if (pending && operation.flight.number > 0) open[operation.flight.number] = &operation;
+    if (operation.flight.number > 0) open[operation.flight.number] = &operation;
   }
   size_t room = kOperations;
   for (const auto& [number, operation] : open) {

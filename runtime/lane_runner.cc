@@ -87,6 +87,7 @@ void LaneRunner::push(const Plan& plan) {
     if (run->parts.empty()) describe(*run, *item);
     Part part;
     part.operation = slice.handle ? context_.operations.find(slice.handle) : nullptr;
+    if (part.operation && part.operation->done()) part.operation = nullptr;  // a slice had failed
     if (part.operation) {
       context_.observer.agreed(*part.operation, plan.seq, slice.count * bytes_of(signature.dtype));
       part.operation->handed = true;

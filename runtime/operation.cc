@@ -19,6 +19,9 @@ long futex(std::atomic<uint32_t>* word, int operation, uint32_t value, const tim
 }  // namespace
 
 void Operation::complete() {
+  handed = all_handed = false;
+  running = 0;
+  flight = {};
   state.store(kDone, std::memory_order_seq_cst);
   // The operation may be taken again from here on; its memory stays, so a late wake is harmless.
   if (sleepers.load(std::memory_order_seq_cst) != 0) futex(&state, FUTEX_WAKE, INT_MAX, nullptr);
@@ -43,14 +46,11 @@ Operation* OperationPool::take() {
   Operation& operation = at(index);
   operation.state.store(Operation::kPending, std::memory_order_release);
   operation.status = {};
-  operation.handed = operation.all_handed = false;
-  operation.running = 0;
   return &operation;
 }
 
 void OperationPool::put(Operation* operation) {
   operation->outcome = {};
-  operation->flight = {};  // a flight record must not look into it before it was queued again
   operation->state.store(Operation::kFree, std::memory_order_relaxed);
   operation->generation.fetch_add(1, std::memory_order_release);
   free_.push(operation->index);

@@ -31,7 +31,8 @@ struct Flight {
 /// nothing.
 ///
 /// Threads: the caller fills it before it enters the request queue; from then until completion it
-/// is the driver's; afterwards the waiter's. `state` is the door between them.
+/// is the driver's; afterwards the waiter's. `state` is the door between them. What is marked as
+/// the driver's only is read by it whoever has the operation, so nobody else may even reset it.
 struct Operation {
   static constexpr uint32_t kFree = 0, kPending = 1, kDone = 2;
 
@@ -59,7 +60,8 @@ struct Operation {
     return uint64_t{generation.load(std::memory_order_relaxed)} << 32 | (index + 1);
   }
 
-  /// Publishes `status` and `outcome` and wakes whoever waits. Once for each use.
+  /// Publishes `status` and `outcome`, forgets what is the driver's only, and wakes whoever waits.
+  /// Once for each use. Driver.
   void complete();
 
   /// Sleeps until done() or until `nanoseconds` have passed or a signal came.

@@ -97,6 +97,17 @@ TEST_F(FlightRecorderTest, TellsAFailureInFull) {
       << text;
 }
 
+// Whoever takes it again may still be filling it in while the driver looks at all operations.
+TEST_F(FlightRecorderTest, AnOperationThatHasEndedHasNothingLeftOfTheDrivers) {
+  Operation& operation = submit("a");
+  operation.handed = operation.all_handed = true;
+  operation.running = 1;
+  operation.complete();
+  EXPECT_FALSE(operation.handed || operation.all_handed);
+  EXPECT_EQ(operation.running, 0u);
+  EXPECT_EQ(operation.flight.number, 0u);
+}
+
 TEST_F(FlightRecorderTest, AnOperationThatWasPutBackIsNotOpen) {
   end(submit("a"));
   Operation& again = *operations_.take();  // submitted, but the driver has not seen it yet
