@@ -33,7 +33,6 @@ ReadyWork Bucketer::describe(ItemId id, SetId set, const Signature& signature, i
   work.count = count_of(signature);
   work.bytes_each = static_cast<uint32_t>(bytes_of(signature.dtype));
   work.granule = granule_of(signature);
-  work.stateful = !signature.chain.empty();
   if (signature.op != Op::kAllreduce) return work;
   std::string key;
   append(key, set), append(key, signature.reduce), append(key, signature.dtype);
@@ -48,17 +47,10 @@ bool Bucketer::is_express(const ReadyWork& work) const {
   return options_.lanes < 2 || work.bytes() <= options_.express_bytes;
 }
 
-uint8_t Bucketer::lane_for(Queued& queued) {
-  if (queued.express) return 0;
-  if (queued.lane == 0 || !queued.work.stateful) {
-    queued.lane = static_cast<uint8_t>(1 + turn_);
-    turn_ = static_cast<uint8_t>((turn_ + 1u) % (options_.lanes - 1u));
-  }
-  return queued.lane;
-}
-
-bool Bucketer::may_take(const Queued& queued, uint8_t lane) {
-  return !queued.work.stateful || queued.lane == 0 || queued.lane == lane;
+uint8_t Bucketer::next_lane() {
+  const auto lane = static_cast<uint8_t>(1 + turn_);
+  turn_ = static_cast<uint8_t>((turn_ + 1u) % (options_.lanes - 1u));
+  return lane;
 }
 
 uint64_t Bucketer::piece_of(const ReadyWork& work) const {
@@ -68,7 +60,7 @@ uint64_t Bucketer::piece_of(const ReadyWork& work) const {
 }
 
 void Bucketer::add(const ReadyWork& work) {
-  const Queued queued{work, order_++, 0, is_express(work), 0};
+  const Queued queued{work, order_++, 0, is_express(work)};
   const auto at = std::upper_bound(
       queue_.begin(), queue_.end(), queued,
       [](const Queued& a, const Queued& b) { return a.work.priority > b.work.priority; });
@@ -76,16 +68,15 @@ void Bucketer::add(const ReadyWork& work) {
 }
 
 void Bucketer::take(size_t lead, Bucket& bucket) {
-  Queued& first = queue_[lead];
-  bucket.lane = lane_for(first);
-  const Queued chosen = first;
+  const Queued chosen = queue_[lead];
+  bucket.lane = chosen.express ? 0 : next_lane();
   bucket.set = chosen.work.set;
   bucket.pieces.clear();
   const uint64_t piece = piece_of(chosen.work);
   if (chosen.work.count - chosen.first > piece) {
     bucket.pieces.push_back({chosen.work.id, chosen.first, piece, false});
     bucket.bytes = piece * chosen.work.bytes_each;
-    first.first += piece;
+    queue_[lead].first += piece;
     return;
   }
   bucket.bytes = 0;
@@ -94,8 +85,7 @@ void Bucketer::take(size_t lead, Bucket& bucket) {
     const Queued& queued = queue_[i];
     const bool fits =
         i == lead || (chosen.work.kind != 0 && queued.work.kind == chosen.work.kind &&
-                      queued.express == chosen.express && may_take(queued, bucket.lane) &&
-                      bucket.pieces.size() < kMaxPieces &&
+                      queued.express == chosen.express && bucket.pieces.size() < kMaxPieces &&
                       bucket.bytes + queued.bytes_left() <= options_.bucket_bytes);
     if (fits) {
       bucket.pieces.push_back(

@@ -29,8 +29,7 @@ struct ReadyWork {
   int16_t priority = 0;
   uint64_t count = 0;  ///< elements
   uint32_t bytes_each = 1;
-  uint32_t granule = 0;   ///< splits fall on its multiples; 0: never split
-  bool stateful = false;  ///< its pieces share a state: they take one lane, in order
+  uint32_t granule = 0;  ///< splits fall on its multiples; 0: never split
 
   uint64_t bytes() const { return count * bytes_each; }
 };
@@ -86,14 +85,12 @@ class Bucketer {
     ReadyWork work;
     uint64_t order = 0, first = 0;
     bool express = false;
-    uint8_t lane = 0;  ///< 0: not chosen yet
     uint64_t bytes_left() const { return (work.count - first) * work.bytes_each; }
   };
   void take(size_t lead, Bucket& bucket);
   uint64_t piece_of(const ReadyWork& work) const;
   bool is_express(const ReadyWork& work) const;
-  uint8_t lane_for(Queued& queued);
-  static bool may_take(const Queued& queued, uint8_t lane);
+  uint8_t next_lane();
 
   const BucketOptions options_;
   std::vector<Queued> queue_;  ///< by priority, highest first, then by order

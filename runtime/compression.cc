@@ -185,14 +185,44 @@ std::shared_ptr<const AutoChain> Compression::automatic(SetId set) {
   return automatic_.try_emplace(shape, std::move(made)).first->second;
 }
 
+uint64_t Exchanges::plan(bool last) {
+  const uint64_t exchange = planned_;
+  slices_.resize(std::max<size_t>(slices_.size(), exchange - ended_ + 1));
+  ++slices_[exchange - ended_];
+  if (last) ++planned_;
+  return exchange;
+}
+
+bool Exchanges::end(uint64_t exchange) {
+  --slices_[exchange - ended_];
+  bool is_over = false;
+  while (ended_ < planned_ && slices_[0] == 0) {
+    is_over |= ended_++ == exchange;
+    slices_.erase(slices_.begin());
+  }
+  return is_over;
+}
+
+bool BoundChain::is_turn_of(uint64_t exchange) {
+  if (earlier && earlier->exchanges.idle()) earlier.reset();
+  return !earlier && exchanges.is_turn_of(exchange);
+}
+
 BoundChain* Compression::bind(SetId set, std::string_view name, const Signature& signature,
                               int ranks, int hosts) {
   auto found = bound_.find(std::pair(set, name));
-  if (found == bound_.end()) found = bound_.try_emplace({set, std::string(name)}).first;
-  BoundChain& bound = found->second;
-  if (bound.codec && bound.chain == signature.chain && bound.shape == signature.shapes[0] &&
-      bound.ranks == ranks && bound.hosts == hosts)
-    return &bound;
+  if (found == bound_.end())
+    found = bound_.try_emplace({set, std::string(name)}, std::make_unique<BoundChain>()).first;
+  const BoundChain& last = *found->second;
+  if (last.codec && last.chain == signature.chain && last.shape == signature.shapes[0] &&
+      last.ranks == ranks && last.hosts == hosts)
+    return found->second.get();
+  if (!last.exchanges.idle()) {
+    auto next = std::make_unique<BoundChain>();
+    next->earlier = std::exchange(found->second, nullptr);
+    found->second = std::move(next);
+  }
+  BoundChain& bound = *found->second;
   bound.name = name;
   bound.chain = signature.chain;
   bound.shape = signature.shapes[0];

@@ -21,6 +21,26 @@
 
 namespace hora {
 
+/// The exchanges of one tensor on this rank, of one or more slices each, on any lanes. They share
+/// what the tensor remembers, so one begins when all slices of the one before have ended. Usually
+/// they have, or its caller could not have asked for another; but where this rank has joined, the
+/// others may be ahead.
+class Exchanges {
+ public:
+  /// One more slice is to run; `last` of its exchange. Tells which exchange that is.
+  uint64_t plan(bool last);
+  bool is_turn_of(uint64_t exchange) const { return exchange == ended_; }
+  /// A slice has ended. True: and with it its exchange.
+  bool end(uint64_t exchange);
+  /// Nothing is planned that has not ended.
+  bool idle() const { return slices_.empty(); }
+
+ private:
+  uint64_t planned_ = 0;          ///< exchanges whose last slice is planned
+  uint64_t ended_ = 0;            ///< exchanges
+  std::vector<uint32_t> slices_;  ///< planned and not ended, of exchange ended_ and those after it
+};
+
 /// One tensor's chain, bound to its shape and to what it remembers.
 struct BoundChain {
   std::string name;
@@ -33,6 +53,11 @@ struct BoundChain {
   bool between_hosts = false;  ///< what ranks of a host share travels as it is
   /// The exchanges that the codec is for: a chain that warms up needs others before and after.
   uint64_t from = 0, until = 0;
+  Exchanges exchanges;
+  std::unique_ptr<BoundChain> earlier;  ///< another that the tensor had, until that is idle
+
+  /// A slice of this exchange may begin.
+  bool is_turn_of(uint64_t exchange);
 };
 
 /// Which chain a request's tensor travels in, and the state of all chains of one rank.
@@ -59,14 +84,15 @@ class Compression {
   /// There is a process set of these ranks now. Any thread; before anybody submits to it.
   void know_set(SetId set, std::span<const Rank> members);
 
-  /// The codec of an agreed operation; made at first use, good until the next bind() of its name.
-  /// `ranks` and `hosts`: how many the set has.
+  /// The codec of an agreed operation; made at first use, good until the next bind() of its name
+  /// with another signature, and while `exchanges` are under way. `ranks` and `hosts`: how many the
+  /// set has.
   BoundChain* bind(SetId set, std::string_view name, const Signature& signature, int ranks,
                    int hosts);
 
-  /// Called when a tensor's exchange number `step` begins to travel, in whichever pieces: a chain
-  /// that warms up may get another codec. Only then, because a rank that is behind binds an
-  /// exchange before it has counted the one before.
+  /// Called when a slice of a tensor's exchange number `step` begins to travel: a chain that warms
+  /// up may get another codec. Only then, because a rank that is behind binds an exchange before it
+  /// has counted the one before.
   static void begin_exchange(BoundChain& bound, uint64_t step);
 
   /// The table that the job's `auto` goes by; empty if its setting has none.
@@ -113,7 +139,7 @@ class Compression {
   std::string key_;
 
   StateStore states_;
-  std::map<std::pair<SetId, std::string>, BoundChain, ByTensor> bound_;
+  std::map<std::pair<SetId, std::string>, std::unique_ptr<BoundChain>, ByTensor> bound_;
 };
 
 }  // namespace hora

@@ -96,11 +96,12 @@ void LaneRunner::push(const Plan& plan) {
     }
     part.first = slice.first;
     part.count = slice.count;
-    part.last = slice.last;
-    if (signature.op == Op::kAllreduce && !signature.chain.empty())
+    if (signature.op == Op::kAllreduce && !signature.chain.empty()) {
       part.chain = context_.compression.bind(plan.set, item->name, signature,
                                              static_cast<int>(context_.members(plan.set)->size()),
                                              run->over ? run->over->layers().hosts : 1);
+      part.exchange = part.chain->exchanges.plan(slice.last);
+    }
     if (signature.reduce == ReduceOp::kAdasum) {
       part.tensors = signature.shapes.size();
       for (const Shape& shape : signature.shapes) run->lengths.push_back(count_of(shape));
@@ -152,6 +153,14 @@ bool LaneRunner::has_ended(Operation& operation, const Status& slice) {
   return operation.running == 0 && (operation.all_handed || !operation.status.ok());
 }
 
+/// What all slices of an exchange have seen alike changes when none of them runs any more.
+void LaneRunner::end_exchange(const Part& part) {
+  if (!part.state) return;
+  ++part.state->step;
+  if (part.operation && part.operation->request.lr > 0)
+    part.state->rate = part.operation->request.lr;
+}
+
 void LaneRunner::finish(const Status& status) {
   Ended& ended = ended_.next();
   ended.completed.clear();
@@ -161,6 +170,7 @@ void LaneRunner::finish(const Status& status) {
   uint64_t elements = 0;
   for (const Part& part : current_->parts) {
     elements += part.count;
+    if (part.chain && part.chain->exchanges.end(part.exchange)) end_exchange(part);
     if (part.operation && has_ended(*part.operation, ended.status))
       ended.completed.push_back(part.operation);
   }
@@ -297,14 +307,18 @@ Sharing LaneRunner::sharing_of(const Run& run, const BoundChain& chain) {
 Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   Communicator& over = *run.over;
   const size_t width = bytes_of(run.reduction.dtype);
+  for (const Part& part : run.parts)
+    if (!part.chain->is_turn_of(part.exchange))
+      HORA_CO_TRY(co_await lane_.until([&part] { return part.chain->is_turn_of(part.exchange); }));
   run.slots.clear();
   const Aggregation how = run.parts[0].chain->how;
   size_t used = 0;
-  for (const Part& part : run.parts) {
+  for (Part& part : run.parts) {
     BoundChain& chain = *part.chain;
     const Sharing sharing = sharing_of(run, chain);
     TensorState& state = context_.compression.states().get(run.set, chain.name, *chain.codec,
                                                            chain.chain, sharing, chain.down.get());
+    part.state = &state;
     Compression::begin_exchange(chain, state.step);
     Slot& slot = run.slots.emplace_back();
     slot.codec = chain.codec.get();
@@ -328,9 +342,6 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
     }
     const float rate = part.operation ? part.operation->request.lr : 0;
     if (rate > 0 && state.rate > 0) slot.step.rate_ratio = state.rate / rate;
-    if (!part.last) continue;
-    ++state.step;
-    if (rate > 0) state.rate = rate;
   }
   uint64_t sent = 0, dense = 0;
   const Combine combine{run.reduction.op, run.reduction.prescale, run.reduction.postscale,

@@ -64,9 +64,10 @@ class LaneRunner {
   struct Part {
     Operation* operation = nullptr;  ///< null: this rank has joined and contributes zeros
     uint64_t first = 0, count = 0;   ///< elements of the operation's tensors, concatenated
-    bool last = false;
-    size_t tensors = 0;           ///< adasum: how many of the run's lengths are its own
-    BoundChain* chain = nullptr;  ///< null: values as they are
+    size_t tensors = 0;              ///< adasum: how many of the run's lengths are its own
+    BoundChain* chain = nullptr;     ///< null: values as they are
+    uint64_t exchange = 0;           ///< of the chain's
+    TensorState* state = nullptr;    ///< once it has begun to travel compressed
   };
   struct Run {
     Seq sequence = 0;
@@ -95,6 +96,7 @@ class LaneRunner {
   Ticket alltoall(Run& run);
   Ticket reduce_scatter(Run& run);
 
+  static void end_exchange(const Part& part);
   static Sharing sharing_of(const Run& run, const BoundChain& chain);
   void add_segments(Run& run, const Part& part, size_t zero_offset, std::span<std::byte> zeros);
   void describe(Run& run, const PlanCache::Item& item);

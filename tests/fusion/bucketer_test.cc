@@ -103,20 +103,6 @@ TEST(Bucketer, BucketsTakeTheLanesButTheExpressLaneInTurn) {
   EXPECT_EQ(lanes, (std::vector<int>{1, 2, 3, 1, 2}));
 }
 
-TEST(Bucketer, PiecesThatShareAStateKeepTheirLane) {
-  BucketOptions options = small();
-  options.lanes = 4;
-  Bucketer bucketer(options);
-  Signature compressed = allreduce(3 * 16), other = allreduce(16);
-  compressed.chain = "onebit";
-  bucketer.add(bucketer.describe(1, 0, other, 0));
-  bucketer.add(bucketer.describe(2, 0, compressed, 0));
-  bucketer.add(bucketer.describe(3, 0, other, 0));
-  std::vector<int> lanes;
-  for (const Bucket& bucket : all_of(bucketer)) lanes.push_back(bucket.lane);
-  EXPECT_EQ(lanes, (std::vector<int>{1, 2, 2, 2, 3}));
-}
-
 TEST(Bucketer, SmallWorkTakesTheExpressLaneUnlessThereIsOnlyOne) {
   BucketOptions options;
   Bucketer three(options);
@@ -138,7 +124,6 @@ TEST(Bucketer, RandomWorkIsIssuedWholeInOrderAndWithinTheLimits) {
     Bucketer bucketer(small());
     std::map<ItemId, ReadyWork> works;
     std::map<ItemId, uint64_t> done;
-    std::map<ItemId, uint8_t> lanes;
     for (ItemId id = 1; id <= 50; ++id) {
       Signature signature = allreduce(rng() % 100);
       signature.granule = rng() % 5;
@@ -155,8 +140,6 @@ TEST(Bucketer, RandomWorkIsIssuedWholeInOrderAndWithinTheLimits) {
         EXPECT_EQ(piece.first, done[piece.id]);
         done[piece.id] += piece.count;
         EXPECT_EQ(piece.last, done[piece.id] == work.count);
-        const uint8_t lane = lanes.try_emplace(piece.id, bucket.lane).first->second;
-        EXPECT_TRUE(!work.stateful || lane == bucket.lane);
         EXPECT_EQ(bucket.lane == 0, work.bytes() == 0);  // small(): nothing larger is express
         bytes += piece.count * work.bytes_each;
       }
