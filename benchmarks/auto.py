@@ -4,9 +4,11 @@
     PATH=build/release/launcher:$PATH python benchmarks/auto.py
 
 Four hosts of one rank, which are network namespaces of this machine (hosts.py), average a tensor
-of normal numbers. All chains take turns in one job, which measures its links and codecs at start as
-any job with HORA_COMPRESSION=auto does; `auto` is one more of them. Times are those of the slowest
-rank. What was predicted, and chosen, is rank 0's table at start.
+of normal numbers in place. All chains take turns in one job, which measures its links and codecs at
+start as any job with HORA_COMPRESSION=auto does; `auto` is one more of them. Every turn begins with
+another, since what went before changes what the next one finds (queues, windows), and ranks meet
+before each exchange. Times are those of the slowest rank. What was predicted, and chosen, is rank
+0's table at start.
 Writes benchmarks/results/<date>-auto.json and .md.
 """
 
@@ -42,10 +44,14 @@ CHAINS = {
 }
 
 
+MANY = 60  #: turns of a small tensor
+
+
 def exchange(hvd: Any, values: Any, chain: str, name: str) -> float:
     """One, in seconds, of this rank."""
+    hvd.barrier()
     began = time.perf_counter()
-    hvd.allreduce(values, name=name, op=hvd.Average, compression=chain)
+    hvd.allreduce_(values, name=name, op=hvd.Average, compression=chain)
     return time.perf_counter() - began
 
 
@@ -59,19 +65,23 @@ def rank_main(options: argparse.Namespace) -> None:
     hvd.init()
     rows = []
     for count in options.elements:
-        values = torch.randn(count, generator=torch.Generator().manual_seed(hvd.rank()))
-        mine: dict[str, list[float]] = {}
-        chains = {**CHAINS, "auto": "auto"}
-        for turn in range(options.turns + 1):
-            for label, chain in chains.items():
+        gradient = torch.randn(count, generator=torch.Generator().manual_seed(hvd.rank()))
+        values = torch.empty_like(gradient)
+        chains = list({**CHAINS, "auto": "auto"}.items())
+        mine: dict[str, list[float]] = {label: [] for label, _ in chains}
+        turns = max(options.turns, min(MANY, options.turns * (1 << 20) // count))
+        for turn in range(turns + 1):
+            first = turn % len(chains)
+            for label, chain in chains[first:] + chains[:first]:
+                values.copy_(gradient)
                 seconds = exchange(hvd, values, chain, f"{label}{count}")
                 if turn > 0:
-                    mine.setdefault(label, []).append(seconds)
+                    mine[label].append(seconds)
         # What an exchange took is what its slowest rank took.
         all_ranks = hvd.allgather(torch.tensor([list(mine.values())]), name=f"times{count}")
         times = all_ranks.amax(0).tolist()
         medians = dict(zip(mine, map(statistics.median, times), strict=True))
-        rows.append({"elements": count, "seconds": medians})
+        rows.append({"elements": count, "turns": turns, "seconds": medians})
     if hvd.rank() == 0:
         Path(options.json).write_text(json.dumps(rows))
     hvd.shutdown()
@@ -110,7 +120,8 @@ def chosen(table: str, elements: int) -> str:
     """The last word of the table's row."""
     size = f"{elements >> 20}M" if elements >= 1 << 20 else f"{elements >> 10}k"
     row = re.search(rf"^ *{size} .* (\w+)$", table, re.MULTILINE)
-    return row.group(1) if row else "?"
+    assert row, f"no {size} in {table}"
+    return row.group(1)
 
 
 def page(results: dict[str, dict[str, Any]], hosts: int, about: dict[str, Any]) -> str:
@@ -126,17 +137,21 @@ def page(results: dict[str, dict[str, Any]], hosts: int, about: dict[str, Any]) 
     for rate, result in results.items():
         lines += ["", f"## {rate}", ""]
         labels = [*CHAINS, "auto"]
-        lines.append(f"| elements | {' | '.join(labels)} | auto took | to the best | to bf16 |")
-        lines.append("|" + "---:|" * (len(labels) + 4))
+        head = " | ".join(["elements", *labels, "auto took", "that to the best"])
+        lines.append(f"| {head} | auto to the best | to bf16 | turns |")
+        lines.append("|" + "---:|" * (len(labels) + 6))
         for row in result["rows"]:
             times = row["seconds"]
             best = min(times[label] for label in CHAINS)
             cells = [f"{1e3 * times[label]:.3g}" for label in labels]
             word = chosen(result["table"], row["elements"])
-            shares = [f"{times['auto'] / other:.2f}" for other in (best, times["bf16"])]
-            lines.append(
-                f"| {row['elements']} | {' | '.join(cells)} | {word} | {' | '.join(shares)} |"
-            )
+            shares = [
+                times[word] / best,  # the chain itself: where it isn't the best, auto chose badly
+                times["auto"] / best,
+                times["auto"] / times["bf16"],
+            ]
+            cells += [word, *(f"{share:.2f}" for share in shares)]
+            lines.append(f"| {row['elements']} | {' | '.join(cells)} | {row['turns']} |")
         lines += ["", "Predicted at start:", "", "```", result["table"].rstrip(), "```"]
     return "\n".join(lines) + "\n"
 
@@ -150,7 +165,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--rates", nargs="+", default=RATES)
     parser.add_argument("--elements", type=int, nargs="+", default=ELEMENTS)
-    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=9, help="of a large tensor, at least")
     parser.add_argument("--limit", type=float, default=240, help="seconds for one rate")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", help=argparse.SUPPRESS)
