@@ -47,6 +47,20 @@ def test_what_zeros_would_distort_is_refused_while_a_rank_has_joined():
     assert hvd.allgather(torch.tensor([hvd.rank()]), name="again").tolist() == [0, 1]
 
 
+@on_ranks(3)
+def test_a_rank_that_has_joined_keeps_up_with_pieces_and_changes_of_chains():
+    count = 3 << 20  # more than a bucket: pieces on two lanes
+    for step in range(12 if hvd.rank() < 2 else 0):
+        chain = ["onebit", "ef+quant:bits=8", "bf16"][step // 4]
+        mine = torch.full((count,), float(1 + hvd.rank() + step))
+        total = hvd.allreduce(mine, name="w", op=hvd.Sum, compression=chain)
+        # What is equal everywhere is as good as exact in these.
+        assert torch.allclose(total, torch.tensor(3.0 + 2 * step), rtol=0.01), (step, chain)
+        other = hvd.allreduce(total, name="copy", op=hvd.Sum, compression="none") / 2
+        assert torch.equal(total, other), (step, chain)
+    hvd.join()
+
+
 @on_ranks(2)
 def test_poll_says_no_while_an_operation_goes_on():
     everybody_here = hvd.allreduce_async(torch.ones(1), name="here")
