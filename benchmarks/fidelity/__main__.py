@@ -134,8 +134,9 @@ class Job:
         assert ranks.stdout is not None
         began = time.monotonic()
         while select.select([ranks.stdout], [], [], self.options.limit)[0]:
-            line = ranks.stdout.readline().decode(errors="replace").strip()
-            if not line:
+            read = ranks.stdout.readline()
+            line = read.decode(errors="replace").strip()
+            if not read:
                 said = "\n".join(self.lines[-15:])
                 return "" if ranks.wait() == 0 else said or f"exit code {ranks.returncode}"
             if line.startswith("done "):
