@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,5 +63,13 @@ def _ends_a_line(file: Any) -> bool:
 
 
 def rows(runs: list[Run]) -> str:
-    """A JSON list with a line for each."""
-    return "[\n" + ",\n".join(map(json.dumps, runs)) + "\n]"
+    """A JSON list with a line for each; null where a training that diverged has no number."""
+    return "[\n" + ",\n".join(json.dumps(_without_nan(run)) for run in runs) + "\n]"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

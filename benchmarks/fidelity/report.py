@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import statistics
 import sys
@@ -47,19 +48,20 @@ class Results:
         return interval([100 * (a["loss"] / b["loss"] - 1) for a, b in pairs])
 
     def curve(self, method: str) -> list[tuple[float, float]]:
-        """(bytes, mean loss over the seeds)."""
+        """(bytes, mean loss over the seeds), as long as that is a number."""
         columns = zip(*(run["curve"] for run in self.methods[method].values()), strict=True)
-        return [
+        points = [
             (
                 statistics.mean(point["bytes"] for point in column),
                 statistics.mean(point["loss"] for point in column),
             )
             for column in columns
         ]
+        return [point for point in points if math.isfinite(point[1])]
 
 
 def _signed(difference: Interval | None) -> str:
-    if difference is None:
+    if difference is None or not math.isfinite(difference.mean):
         return ""
     half = f" ± {difference.half:.2f}" if difference.half < float("inf") else ""
     return f"{difference.mean:+.2f}{half}"
@@ -70,6 +72,8 @@ def _verdict(results: Results, method: str) -> str:
     difference = results.difference(method, "float32")
     if difference is None or not method_named(method).memory:
         return ""
+    if not math.isfinite(difference.mean):
+        return "**diverged**"
     if results.measure == "accuracy":
         words = {"above": "better", "below": "**worse**", "not below": "not worse"}
     else:
@@ -91,7 +95,8 @@ def table(results: Results) -> list[str]:
         accuracy = statistics.mean(point["accuracy"] for point in last)
         loss = statistics.mean(point["loss"] for point in last)
         sent = last[0]["bytes"]
-        cells = [method, f"`{some['chain']}`", f"{accuracy:.2%}", f"{loss:.4f}"]
+        cells = [method, f"`{some['chain']}`", f"{accuracy:.2%}"]
+        cells.append(f"{loss:.4f}" if math.isfinite(loss) else "none")
         cells += [_signed(results.difference(method, "float32")), _verdict(results, method)]
         cells += [_signed(results.difference(method, "bf16")), f"{sent / 1e6:.2f}"]
         cells += [f"{some['received'] / 1e6:.2f}", f"{dense / sent:.1f}" if sent else ""]
