@@ -6,6 +6,7 @@ breaks error feedback costs far more. Bytes are exact.
 """
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -103,3 +104,25 @@ def test_a_method_that_may_be_better_by_more_than_the_bound_is_not_worse(tmp_pat
     assert done.returncode == 0, done.stderr
     verdicts = [line.split(" | ")[5] for line in done.stdout.splitlines() if "| `" in line]
     assert verdicts == ["", "", "not worse", "undecided"]
+
+
+def test_a_training_that_diverged_is_said_so_and_has_no_numbers(tmp_path):
+    terms = {"problem": "transformer-sgd", "start": 0, "seed": 1, "ranks": 2, "steps": 240}
+    terms |= {"rate": 0.1, "parameters": 1, "received": 8}
+    losses = {"float32": [4.0, 2.5, 2.0], "bf16": [4.0, 2.5, 2.0], "onebit": [4.0, 9.0, math.nan]}
+    for method, curve in losses.items():
+        points = [
+            {"step": 120 * i, "bytes": 8 * i, "loss": loss, "accuracy": 0.1}
+            for i, loss in enumerate(curve)
+        ]
+        chain = "none" if method == "float32" else method
+        keep(tmp_path / "runs.jsonl", {**terms, "method": method, "chain": chain, "curve": points})
+    words = ["--problems", "transformer-sgd", "-np", 2, "--seeds", 1, "--only", "onebit"]
+    done = fidelity(tmp_path, *words, "--report")
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.startswith("| onebit"))
+    assert "| none |  | **diverged** |" in row
+    (page,) = tmp_path.rglob("*-fidelity.json")
+    json.loads(page.read_text(), parse_constant=pytest.fail)  # NaN is not JSON
+    (drawn,) = tmp_path.rglob("*-fidelity.svg")
+    assert "nan" not in drawn.read_text()
