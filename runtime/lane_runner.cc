@@ -308,8 +308,7 @@ Ticket LaneRunner::compressed(Run& run, std::span<std::byte> zeros) {
   Communicator& over = *run.over;
   const size_t width = bytes_of(run.reduction.dtype);
   for (const Part& part : run.parts)
-    if (!part.chain->is_turn_of(part.exchange))
-      HORA_CO_TRY(co_await lane_.until([&part] { return part.chain->is_turn_of(part.exchange); }));
+    HORA_CO_TRY(co_await lane_.until([&part] { return part.chain->is_turn_of(part.exchange); }));
   run.slots.clear();
   const Aggregation how = run.parts[0].chain->how;
   size_t used = 0;
