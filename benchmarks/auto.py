@@ -30,7 +30,8 @@ from typing import Any
 from run_all import machine
 
 HERE = Path(__file__).resolve().parent
-ELEMENTS = [1 << 14, 1 << 18, 1 << 20, 1 << 22]  #: sizes that the table has
+ELEMENTS = [1 << 14, 1 << 18, 1 << 20, 1 << 22]
+SIZES = [1 << power for power in range(10, 28, 2)]  #: those that the table has
 RATES = ["100mbit", "1gbit", "10gbit"]
 # What auto may take: compressors/automatic.cc.
 CHAINS = {
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--results", default=str(HERE / "results"))
     parser.add_argument("--hosts", type=int, default=4)
     parser.add_argument("--rates", nargs="+", default=RATES)
-    parser.add_argument("--elements", type=int, nargs="+", default=ELEMENTS)
+    parser.add_argument("--elements", type=int, nargs="+", default=ELEMENTS, choices=SIZES)
     parser.add_argument("--turns", type=int, default=9, help="of a large tensor, at least")
     parser.add_argument("--limit", type=float, default=240, help="seconds for one rate")
     parser.add_argument("--rank", action="store_true", help=argparse.SUPPRESS)
